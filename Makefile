@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help venv train test test-system test-all check bench docs reference clean
+.PHONY: help venv train test test-system test-all gpu-check check bench docs reference clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -33,13 +33,16 @@ train: .venv/for-runs  ## train simple_spread for five minutes with two actors, 
 SIDE_BY_SIDE = --numprocesses 2 --dist worksteal
 
 test: venv  ## the quick tests: two to three minutes on two cores (ARGS="-k ring")
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not system and not learning and not soak" $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not system and not learning and not soak and not gpu" $(ARGS)
 
 test-system: venv  ## real processes that are killed, cut off and starved; six minutes
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "system and not engine and not soak and not learning" $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "system and not engine and not soak and not learning and not gpu" $(ARGS)
 
 test-all: venv  ## all tests: also real processes that are killed, runs that learn, soaks
 	$(BIN)/python -m pytest $(ARGS)
+
+gpu-check: venv  ## tests and speeds of a GPU: under eight minutes; needs CUDA; writes build/gpu-check.json
+	$(BIN)/python -m tests.gpu.check
 
 check: venv  ## lint, format, types, layers
 	$(BIN)/ruff check .

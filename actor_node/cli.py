@@ -11,6 +11,7 @@ from common.process import command
 from common.process.failure_note import FailureNote
 from common.process.logs import start_logging
 from common.process.parent import die_with_parent
+from common.process.posix import require_posix
 from common.process.stop import Stop
 from common.wire.keys import load_keys
 
@@ -33,6 +34,7 @@ def actor(**values: object) -> int:
     from actor_node.supervisor import run_node  # noqa: PLC0415  (after the environment is set)
 
     config = command.build(ActorConfig, values)
+    require_posix("The command `actor`")
     load_keys(config.keys)  # so that an invalid key is reported once, and not by every worker
     start_logging("actor")
     if config.parent:

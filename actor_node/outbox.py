@@ -34,6 +34,7 @@ def make_chunk(
     count: int,
     policy_version: int,
     data_hash: str,
+    run: str,
     copies: int = 0,
     ends: bytes = b"",
 ) -> PendingChunk:
@@ -48,6 +49,7 @@ def make_chunk(
         data_hash=data_hash,
         copies=copies,
         ends=ends,
+        run=run,
     )
     return PendingChunk(chunk, payload)
 

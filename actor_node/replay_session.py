@@ -163,6 +163,7 @@ class ReplaySession:
             count=count,
             policy_version=policy_version,
             data_hash=self.run.data_hash,
+            run=self.run.id,
             copies=copies,
             ends=ends,
         )
@@ -215,9 +216,9 @@ class ReplaySession:
             self._admitted, self._acked_at = False, now
 
     def _send_hello(self, now: float) -> None:
-        data_hash = self.run.data_hash if self.run else ""
+        data_hash, run = (self.run.data_hash, self.run.id) if self.run else ("", "")
         # Without a connection it is not sent and is tried again at the next poll, not in a second.
-        if self._client.send(Hello(self._actor, self.outbox.incarnation, self.outbox.acked, data_hash)):
+        if self._client.send(Hello(self._actor, self.outbox.incarnation, self.outbox.acked, data_hash, run)):
             self._hello_at = now
 
     def _send_chunks(self) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from common.errors import LastingError
 
@@ -19,6 +20,9 @@ _NOT_ALLOWED_IN_SETTINGS = re.compile(r"[^A-Za-z0-9._=-]+")
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|\Z)", re.IGNORECASE)
 """Names that Windows reserves for devices, with any extension."""
+
+_LOCKED_BYTE = 2**20
+"""Position of the byte that stands for the whole file [bytes] on Windows."""
 
 
 def file_name(name: str) -> str:
@@ -71,6 +75,20 @@ def writing(path: Path) -> Iterator[None]:
         ) from e
 
 
+def lock_file(file: TextIO) -> None:
+    """Locks an open file until this process closes it or ends; raises OSError while another process has the lock."""
+    try:
+        import fcntl  # noqa: PLC0415  (Windows has no such module)
+    except ImportError:
+        import msvcrt  # noqa: PLC0415  (other systems have no such module)
+
+        # Windows lets nobody else read a locked byte, so the locked one lies beyond the text.
+        file.seek(_LOCKED_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that readers, also after a crash, see the old content or the new content, never a part of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -83,7 +101,14 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    directory = os.open(path.parent, os.O_RDONLY)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Waits until a directory's entries are on disk, so that a new file's name survives a crash of the machine."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no directories
+        return
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:

@@ -128,6 +128,22 @@ class PlayerSpec(AgentSpec, frozen=True, forbid_unknown_fields=True):
 
     members: tuple[AgentSpec, ...] = ()
     """The agents of a side that acts as one; empty for a player that is one agent."""
+    stochastic: bool = False
+    """Whether it draws its actions: each number of its Box parts from a Gaussian, with a standard deviation that its
+    policy outputs besides the logits."""
+
+    @property
+    def gaussian_columns(self) -> tuple[int, ...]:
+        """Columns, in the joint action, of the numbers that it draws from a Gaussian."""
+        if not self.stochastic:
+            return ()
+        choices = set(self.choice_columns)
+        return tuple(self.action_start + column for column in range(self.action_dim) if column not in choices)
+
+    @property
+    def output_dim(self) -> int:
+        """Number of its policy's outputs: the logits of its action, then one for each number with a Gaussian."""
+        return self.action_dim + len(self.gaussian_columns)
 
     @property
     def mask_columns(self) -> tuple[tuple[int, int], ...]:
@@ -211,6 +227,11 @@ class PlayersSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
     """The players, under the name that code for agents and players alike reads."""
     state_dim: int = 0
     """Length of the environment's global state, which critics read; 0 = without."""
+
+    @property
+    def gaussian_columns(self) -> tuple[int, ...]:
+        """Columns, in the joint action, of all numbers that stochastic players draw from Gaussians."""
+        return tuple(column for player in self.agents for column in player.gaussian_columns)
 
     @property
     def critic_input_dim(self) -> int:

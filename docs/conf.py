@@ -51,8 +51,8 @@ NAVIGATION = {
         "docs/metrics",
         "docs/runbook",
     ],
-    "Results": ["docs/results", "docs/paper-quick", "docs/benchmarks"],
-    "Design": ["ARCHITECTURE", "docs/decisions", "docs/traps", "CONTRIBUTING"],
+    "Results": ["docs/results", "docs/worlds-of-others", "docs/paper-quick", "docs/benchmarks"],
+    "Design": ["ARCHITECTURE", "docs/decisions", "docs/traps", "CONTRIBUTING", "CHANGELOG", "SECURITY"],
 }
 """Every page of the site except the first, README. A missing page is a warning, and a warning is an error."""
 
@@ -61,7 +61,7 @@ version = release = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))[
 author = copyright = "the authors of Shoal"  # noqa: A001  (Sphinx's name)
 extensions = ["myst_parser"]
 root_doc = "README"
-include_patterns = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/**.md"]
+include_patterns = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/**.md"]
 exclude_patterns = [".*", "build", "runs", "sweeps", "tests", "common", "*_node", "replay_server", "shoal"]
 myst_heading_anchors = 4
 html_theme = "furo"

@@ -16,6 +16,7 @@ from common.process import command
 from common.process.health import Health, HttpPort
 from common.process.logs import start_logging
 from common.process.parent import die_with_parent
+from common.process.posix import require_posix
 from common.process.resources import allow_many_connections, memory_limit_bytes, retain_freed_memory
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
@@ -60,6 +61,7 @@ def learner(context: click.Context, /, **values: Any) -> int:
     """  # noqa: D301  (click keeps lines after a real backspace unchanged)
     config = command.build(LearnerConfig, values)
     options = command.build(RunOptions, values)
+    require_posix("The command `learner`")
     require_local(config.bind, "--bind", insecure=config.insecure, keys=bool(config.keys))
     keys = load_keys(config.keys)
     refuse_missing(config.track)

@@ -29,6 +29,13 @@ class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         bool,
         Meta(description="Wait for SIGTERM after the run is done, for services that restart processes that end."),
     ] = False
+    fresh: Annotated[
+        bool,
+        Meta(
+            description="Discard the transitions of another run at the replay server, though that run is not finished."
+            " Refused while a learner of that run is connected."
+        ),
+    ] = False
     replay: Annotated[
         tuple[str, ...],
         Meta(

@@ -28,10 +28,20 @@ class Device:
 
     def __init__(self, device: torch.device) -> None:
         self.torch = device
+        self.capture_failed = False
+        """Whether a capture failed. Nothing is captured or replayed from then on."""
 
     def capture(self, work: Callable[[], _T], generator: torch.Generator) -> tuple[Callable[[], object], _T]:
         """Raises NotImplementedError: only a GPU captures work."""
         raise NotImplementedError(f"nothing is captured on {self.torch}")
+
+    def pinned(self, host: Tensor) -> Tensor:
+        """Returns a tensor of the CPU in memory from which a copy to the device needs no wait."""
+        return host
+
+    def mark(self) -> Callable[[], object]:
+        """Returns a function that waits until the device has done all work started so far."""
+        return _no_wait
 
 
 class Cuda(Device):
@@ -39,19 +49,53 @@ class Cuda(Device):
 
     is_gpu = True
 
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        # All graphs compute in one memory. None runs while another does, and results are valid until the next one only.
+        self._pool = torch.cuda.graph_pool_handle()
+        self._first: torch.cuda.CUDAGraph | None = None
+        """The first graph. It stays, because torch captures into no memory that all graphs have left."""
+        self._failed: torch.cuda.CUDAGraph | None = None
+        """The graph of a capture that failed. It stays, because torch's allocator still refers to it."""
+
     def capture(self, work: Callable[[], _T], generator: torch.Generator) -> tuple[Callable[[], object], _T]:
-        """Captures work in a CUDA graph without doing it; returns a function that replays it, and its results."""
-        graph = torch.cuda.CUDAGraph()
+        """Captures work in a CUDA graph without doing it; returns a function that replays it, and its results.
+
+        RuntimeError if the work cannot be captured. The generator and the current stream are then as before, but graphs
+        that draw from the generator can no longer be replayed.
+        """
+        graph, state = torch.cuda.CUDAGraph(), generator.get_state()
         graph.register_generator_state(generator)
-        with torch.cuda.graph(graph):
-            results = work()
+        try:
+            # The outer context restores the current stream: a capture that fails leaves its own stream in place.
+            with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool=self._pool):
+                results = work()
+        except RuntimeError:
+            # After a capture that fails, the generator may refuse to draw outside graphs; a new state replaces its own.
+            fresh = torch.Generator(generator.device)
+            fresh.set_state(state)
+            generator.graphsafe_set_state(fresh.graphsafe_get_state())
+            self._failed = graph
+            raise
+        self._first = self._first or graph
         return graph.replay, results
+
+    def pinned(self, host: Tensor) -> Tensor:
+        """Returns a copy of a CPU tensor in page-locked memory."""
+        return host.pin_memory()
+
+    def mark(self) -> Callable[[], object]:
+        """Returns a function that waits until the GPU has done all work started so far."""
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        wait: Callable[[], object] = event.synchronize
+        return wait
 
 
 class GraphedUpdate(Generic[_T]):
     """Work on tensors that stay in place: called directly on the CPU, captured once and replayed on a GPU.
 
-    If the capture fails, a warning is logged and the work is called directly from then on.
+    If a capture fails, a warning is logged and all work of the device is called directly from then on.
     """
 
     def __init__(self, device: Device, work: Callable[[], _T], generator: torch.Generator) -> None:
@@ -62,7 +106,7 @@ class GraphedUpdate(Generic[_T]):
 
     def run(self) -> _T:
         """Does the work once; the results are valid until the next call."""
-        if self._direct_calls > 0:
+        if self._direct_calls > 0 or self._device.capture_failed:
             self._direct_calls -= 1
             return self._work()
         if self._captured is None:
@@ -70,15 +114,23 @@ class GraphedUpdate(Generic[_T]):
                 self._captured = self._device.capture(self._work, self._generator)
             except RuntimeError as e:
                 _log.warning("the update cannot be captured in a CUDA graph and runs slower, without it: %s", e)
-                self._direct_calls = float("inf")
+                self._device.capture_failed = True
                 return self._work()
         replay, results = self._captured
         replay()
         return results
 
 
+def _no_wait() -> None:
+    """Waits for nothing: the CPU does work when it is called."""
+
+
 class BatchBuffer:
-    """The memory of the current batch on the device. It stays in place; `load` does not wait for the copy."""
+    """The memory of the current batch on the device, which stays in place.
+
+    `load` waits until the previous batch is copied, which a GPU does after the update before it. So at most two updates
+    are queued, however fast batches arrive, and the CPU prepares one while the GPU does the other.
+    """
 
     def __init__(self, device: Device, rows: int, numbers: int) -> None:
         """rows: records in a batch. numbers: 4-byte numbers in a record."""
@@ -86,12 +138,16 @@ class BatchBuffer:
         """Records as rows of 4-byte numbers `[B, numbers]`."""
         self.importance = torch.ones(rows, device=device.torch)
         """Importance-sampling weights `[B]`."""
+        self._device = device
+        self._wait_for_copy: Callable[[], object] = _no_wait
 
     def load(self, records: Tensor, importance: Tensor | None) -> None:
         """Copies a batch to the device."""
+        self._wait_for_copy()
         self.records.copy_(records, non_blocking=True)
         if importance is not None:
-            self.importance.copy_(importance, non_blocking=True)
+            self.importance.copy_(self._device.pinned(importance), non_blocking=True)
+        self._wait_for_copy = self._device.mark()
 
 
 def use_threads(count: int) -> int:

@@ -1,6 +1,6 @@
 """The engine of a run: the networks of all players with their update. Two engines keep one contract.
 
-    autograd   algorithms/maddpg.py, which reads like the papers; torch derives the gradients
+    autograd   algorithms/maddpg.py and masac.py, which read like the papers; torch derives the gradients
     stacked    stacked/update.py, the same with gradients written by hand, faster for small networks
 
 Both start with the same parameters, draw the same random numbers, agree to 1e-9 in float64, and read each other's
@@ -9,7 +9,7 @@ checkpoints. engine_choice.py decides which one a run uses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -23,25 +23,15 @@ from common.run.run import Run
 from common.spec import PlayersSpec
 from common.user_code import import_object
 from learner_node.algorithms.maddpg import Maddpg
+from learner_node.algorithms.masac import Masac
 from learner_node.engine_choice import EngineName, engine_of
 from learner_node.normalisation import Normaliser
 from learner_node.stacked.update import StackedUpdate
 from learner_node.update.batches import LossBatch
 from learner_node.update.layout import NetworkLayout
+from learner_node.update.network_state import NetworkState
 from learner_node.update.signals import SignalMixer
 from learner_node.update.update_stats import UpdateStats
-
-
-class NetworkState(Protocol):
-    """The state of all policies, or of all critics: parameters, targets, and Adam's moments and steps."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Returns a copy of all state on the CPU as tensors by name, each network by network."""
-        ...
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Replaces all state by what `tensors` returned."""
-        ...
 
 
 class Engine(Protocol):
@@ -68,6 +58,10 @@ class Engine(Protocol):
     @property
     def critics(self) -> NetworkState:
         """The state of the critics."""
+        ...
+
+    def network_states(self) -> dict[str, NetworkState]:
+        """Returns all learnt state by the name that checkpoints give it: policies, critics, and temperatures if any."""
         ...
 
     def set_rates(self, policy_learning_rate: float, critic_learning_rate: float) -> None:
@@ -141,6 +135,7 @@ def import_algorithm(path: str) -> MakeEngine:
 
 
 _ENGINES: dict[EngineName, type[Maddpg | StackedUpdate]] = {"autograd": Maddpg, "stacked": StackedUpdate}
+"""The engines of deterministic policies. Masac, which is autograd too, also learns stochastic ones."""
 
 
 def make_engine(run: Run, like: Tensor) -> Engine:
@@ -149,5 +144,13 @@ def make_engine(run: Run, like: Tensor) -> Engine:
     ConfigError if the settings need another engine, or do not fit the agents.
     """
     spec = run.spec
-    engine = import_algorithm(spec.algorithm.name) if spec.algorithm.is_own else _ENGINES[engine_of(run).name]
+    is_stochastic = any(player.stochastic for player in run.players.agents)
+    engine: MakeEngine = Masac if is_stochastic else _ENGINES[engine_of(run).name]
+    if spec.algorithm.is_own:
+        engine = import_algorithm(spec.algorithm.name)
+        if is_stochastic and isinstance(engine, type) and issubclass(engine, Maddpg) and not issubclass(engine, Masac):
+            raise ConfigError(
+                f"algorithm.variant = {spec.algorithm.variant!r}: {spec.algorithm.name} has deterministic policies."
+                " Derive the class from learner_node.algorithms.masac.Masac, or set algorithm.variant=matd3."
+            )
     return engine(run.joint, spec.network, spec.algorithm, spec.seed, like, n_step=spec.replay.n_step)

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from common.errors import ConfigError
 from common.policy.network import parameter_count, weight_count
+from common.run.players import STOCHASTIC, parse_algorithms
 from common.run.run import MLP, AlgorithmSpec, NetworkSpec, Run
 from common.spec import PlayersSpec
 from learner_node.update.layout import NetworkLayout, network_layout
@@ -60,17 +61,16 @@ def choose_engine(
 
 def uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
     """Returns the setting that the gradients written by hand do not cover; empty if they cover all."""
-    if algorithm.is_own:
-        return f"algorithm.name={algorithm.name}"
-    if network.critic != MLP:
-        return f"network.critic={network.critic}"
-    if network.activation != "relu":
-        return f"network.activation={network.activation}"
-    if network.policy_layer_norm:
-        return "network.policy_layer_norm=true"
-    if network.critic_layer_norm:
-        return "network.critic_layer_norm=true"
-    return ""
+    is_stochastic = bool(STOCHASTIC & set(parse_algorithms(algorithm.variants).values()))
+    settings = {
+        f"algorithm.name={algorithm.name}": algorithm.is_own or is_stochastic,
+        f"network.critic={network.critic}": network.critic != MLP,
+        f"network.activation={network.activation}": network.activation != "relu",
+        "network.policy_layer_norm=true": network.policy_layer_norm,
+        "network.critic_layer_norm=true": network.critic_layer_norm,
+        "algorithm.team_critic=true": algorithm.team_critic,
+    }
+    return next((setting for setting, is_uncovered in settings.items() if is_uncovered), "")
 
 
 def refuse_uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> None:

@@ -11,8 +11,9 @@
 |--------------------------------------------------------------------|---------------------------------------------|
 | a batch                                                            | the replay server; `waiting_for` has the reason |
 | the first answer of a replay server, before the networks are built | the answer, or 1 s                          |
+| the replay servers' confirmation that the run is finished          | their status, or 5 s                        |
 
-The loop has no other wait. It publishes, reports and saves between two updates, in one thread.
+The learner has no other wait. It publishes, reports and saves between two updates, in one thread.
 """
 
 from __future__ import annotations
@@ -266,6 +267,7 @@ class Learner:
             pin=pin,
             inserts=counters.env_steps,
             samples=counters.samples,
+            fresh=config.fresh,
             keys=load_keys(config.keys),
         )
 
@@ -292,6 +294,7 @@ class Learner:
             self._save()
             self._replay.send(StatusRequest())
             self._reporter.write_metrics(self._trainer.losses)
+        if self._publisher.started or finished:
             self._reporter.report_end(self._trainer.losses, finished=finished)
         if finished:
             self._directory.mark_finished()

@@ -11,13 +11,15 @@ interpreter. Messages are decoded in `next`, when the learner takes a batch.
 | a replay server's answer  | Opened; Open is sent once a second                                              |
 | a batch                   | Batch; until then Held gives the reason, once a second                          |
 | a lost server             | the time-out: after 5 s without an answer the session is opened again           |
+| the end to be confirmed   | a Status with the last report, which is sent twice a second; at most 5 s        |
 
-All waits are inside `next`, for at most its time-out. A server that holds batches back, or is lost, does not delay the
-batches of other servers: its unanswered requests do not count toward `prefetch`.
+All waits are inside `next` and `report_finished`, for at most their time-outs. A server that holds batches back, or is
+lost, does not delay the batches of other servers: its unanswered requests do not count toward `prefetch`.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import deque
@@ -32,13 +34,17 @@ from common.run.run import Run
 from common.wire.client import Client
 from common.wire.codec import decode_to_peer
 from common.wire.keys import Keys
-from common.wire.messages import Message, PutWeights, SampleRequest, Status
+from common.wire.messages import LearnerReport, Message, PutWeights, SampleRequest, Status, StatusRequest
 from common.wire.sockets import receive
 from learner_node.replay_session import BatchChecker, ReplaySession, SampledBatch, priority_update
 from learner_node.td_errors import TdErrors
 
 POLL_MS = 100
 """Longest wait in `next` between two checks for lost servers [ms]."""
+CONFIRM_PERIOD_S = 0.5
+"""Time between two last reports to a server that has not confirmed one [s]."""
+
+_log = logging.getLogger(__name__)
 
 
 class ReplayClient(Protocol):
@@ -55,6 +61,9 @@ class ReplayClient(Protocol):
 
     def update_priorities(self, batch: SampledBatch, td_errors: Tensor) -> None:
         """Sends the absolute TD errors `[B]` of a batch's rows to the batch's replay server, without waiting."""
+
+    def report_finished(self, report: LearnerReport, timeout_s: float) -> bool:
+        """Sends the last report of a finished run; returns whether every replay server confirmed it in time."""
 
     def close(self) -> None:
         """Sends pending messages and frees all resources."""
@@ -113,12 +122,13 @@ class ShardedReplayClient:
         pin: bool,
         inserts: int = 0,
         samples: int = 0,
+        fresh: bool = False,
         keys: Keys | None = None,
     ) -> None:
         """Connects in the background; ConfigError if an address is not valid.
 
         inserts, samples: transitions stored and transitions sampled in the run, as far as the learner knows. Servers
-        that lost their counts continue from them.
+        that lost their counts continue from them. fresh: whether to discard another run that is not finished.
         """
         self._context = zmq.Context()
         self._checker = checker = BatchChecker(run, pin=pin)
@@ -126,7 +136,13 @@ class ShardedReplayClient:
         inserts, samples = inserts // len(endpoints), samples // len(endpoints)
         self._sessions = [
             ReplaySession(
-                Client(self._context, endpoint, keys=keys), run, learner, checker, inserts=inserts, samples=samples
+                Client(self._context, endpoint, keys=keys),
+                run,
+                learner,
+                checker,
+                inserts=inserts,
+                samples=samples,
+                fresh=fresh,
             )
             for endpoint in endpoints
         ]
@@ -228,6 +244,29 @@ class ShardedReplayClient:
         """Sends the absolute TD errors `[B]` of a batch's rows to the batch's server, without waiting."""
         self._td_errors.start(batch, td_errors)
         self._send_priorities()
+
+    def report_finished(self, report: LearnerReport, timeout_s: float) -> bool:
+        """Sends the last report of a finished run until every server confirms it, or the time is over.
+
+        Returns whether every server has confirmed it: from then on it may serve another run.
+        """
+        now = send_at = time.monotonic()
+        give_up_at = now + timeout_s
+        while now < give_up_at:
+            if now >= send_at:
+                send_at = now + CONFIRM_PERIOD_S
+                self.send(report)
+                self.send(StatusRequest())
+            try:
+                self._poll_sessions(now)
+            except PeerError as e:
+                _log.warning("%s", e)
+                return False
+            if all(session.confirms_finished for session in self._sessions):
+                return True
+            self._poller.poll(POLL_MS)
+            now = time.monotonic()
+        return False
 
     def close(self) -> None:
         """Closes the sockets."""

@@ -113,9 +113,20 @@ class ReplaySession:
     """
 
     def __init__(
-        self, client: Client, run: Run, learner: str, checker: BatchChecker, *, inserts: int, samples: int
+        self,
+        client: Client,
+        run: Run,
+        learner: str,
+        checker: BatchChecker,
+        *,
+        inserts: int,
+        samples: int,
+        fresh: bool = False,
     ) -> None:
-        """Takes the transitions that this server inserted and sampled in the run, as far as the learner knows."""
+        """Takes the transitions that this server inserted and sampled in the run, as far as the learner knows.
+
+        fresh: whether the first Open discards another run that is not finished.
+        """
         self.client = client
         self.opened: Opened | None = None
         self.status: Status | None = None
@@ -130,7 +141,7 @@ class ReplaySession:
         self.inserts, self._samples = inserts, samples
         self._refusals = Refusals(client.endpoint, "learner")
         self._run, self._learner, self._checker = run.without_spaces, learner, checker
-        self._open_sent_at = -OPEN_PERIOD_S
+        self._open_sent_at, self._fresh = -OPEN_PERIOD_S, fresh
         self.not_ready = ""
         """What the server waits for before it opens the run, as a noun phrase; empty if unknown."""
         self._heard_at = 0.0
@@ -141,13 +152,19 @@ class ReplaySession:
         error = self.client.connection_error(_log)
         return f"{self.client.endpoint} ({error})" if error else self.client.endpoint
 
+    @property
+    def confirms_finished(self) -> bool:
+        """Whether the server's newest status says that the run is finished."""
+        status = self.status
+        return status is not None and status.learner is not None and status.learner.finished
+
     def check_timeouts(self, now: float) -> None:
         """Opens the session, and opens it again if a request has no answer after SILENCE_S."""
         if self.requests and now - self._heard_at > SILENCE_S:
             _log.warning("no answer from %s for %.0f s; opening the session again", self.client.endpoint, SILENCE_S)
             self._reset()
         if self.opened is None and now - self._open_sent_at >= OPEN_PERIOD_S:
-            opening = Open(self._learner, self._run, self.inserts, self._samples)
+            opening = Open(self._learner, self._run, self.inserts, self._samples, self._fresh)
             self._open_sent_at = now if self.client.send(opening) else self._open_sent_at
             self.client.connection_error(_log)
 
@@ -171,6 +188,8 @@ class ReplaySession:
                 self.wait_reason, self.inserts = message.reason, message.inserts
             case Opened():
                 self.opened, self.size = message, message.size
+                # A later Open must not discard a run that has replaced this one meanwhile.
+                self._fresh = False
                 self.inserts, self._samples = message.inserts, message.samples
                 _log.info("%s has %d transitions of this run", self.client.endpoint, message.size)
             case Status():

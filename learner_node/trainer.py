@@ -50,12 +50,12 @@ class Trainer:
         flat = trainer.engine.policy_weights()
     """
 
-    def __init__(self, run: Run, device: Device) -> None:
-        """Draws the initial parameters from the run's seed."""
+    def __init__(self, run: Run, device: Device, engine: Engine | None = None) -> None:
+        """Draws the initial parameters from the run's seed, unless an engine on the device is given."""
         spec = run.spec
         self._spec = spec.algorithm
         self._own_code = own_code(spec.network, spec.algorithm)
-        self.engine: Engine = make_engine(run, torch.zeros((), device=device.torch))
+        self.engine: Engine = engine or make_engine(run, torch.zeros((), device=device.torch))
         """The networks with their update; the settings `algorithm.*` are `self._spec`."""
         dtype = transition_dtype(run.joint)
         self._buffer = BatchBuffer(device, spec.replay.batch, dtype.itemsize // 4)

@@ -14,6 +14,7 @@ from common.process import command
 from common.process.health import Health, HttpPort
 from common.process.logs import start_logging
 from common.process.parent import die_with_parent
+from common.process.posix import require_posix
 from common.process.resources import allow_many_connections, retain_freed_memory
 from common.process.stop import Stop
 from common.wire.codec import Buffer
@@ -50,8 +51,8 @@ def replay(**values: object) -> int:
     """Store transitions, serve batches, and control the ratio of samples to inserts.
 
     Stores the newest transitions in RAM and, before it acknowledges them, in Redis: after a restart every acknowledged
-    transition is recovered. The first learner to connect defines the run. Ends on Ctrl-C or SIGTERM, once the received
-    chunks are committed.
+    transition is recovered. A learner defines the run; once that run is finished, the next learner may open another
+    one. Ends on Ctrl-C or SIGTERM, once the received chunks are committed.
 
     \b
     Example:  replay --redis redis://redis-host:6379/0
@@ -59,6 +60,7 @@ def replay(**values: object) -> int:
     """  # noqa: D301  (click does not wrap the lines after a real backspace)
     config = command.build(ReplayConfig, values)
     config.check()
+    require_posix("The command `replay`")
     keys = load_keys(config.keys)
     start_logging("replay")
     allow_many_connections()

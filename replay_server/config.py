@@ -53,6 +53,13 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z", description="Name of this replay server's keys in Redis.")
     ] = "default"
     fresh: Annotated[bool, Meta(description="Discard the transitions stored in Redis under this name.")] = False
+    release_after: Annotated[
+        Seconds,
+        Meta(
+            description="Release the transitions of a finished run after this time [s]; a learner that opens another"
+            " run releases them at once."
+        ),
+    ] = 600.0
     redis_wait: Annotated[
         Seconds, Meta(description="Exit with code 3 if Redis does not answer within this time at the start [s].")
     ] = 60.0

@@ -85,12 +85,12 @@ class ReplayCollector(Collector):
         yield from self._messages()
 
     def _peers(self, now: float) -> Iterable[Metric]:
-        replay, report = self._replay, self._replay.learners.report
+        replay = self._replay
         peers = GaugeMetricFamily("shoal_replay_peers", "Connected peers with a valid lease.", labels=["role"])
         peers.add_metric(["actor"], sum(session.live(now) for session in list(replay.actors.sessions.values())))
-        peers.add_metric(["learner"], replay.learners.live_count(now))
+        peers.add_metric(["learner"], len(replay.learners.live(now)))
         yield peers
-        finished = float(report is not None and report.finished)
+        finished = float(replay.learners.finished)
         yield GaugeMetricFamily("shoal_replay_run_finished", "Whether the learner has used its budget.", finished)
 
     def _waits(self, now: float) -> Iterable[Metric]:

@@ -44,6 +44,8 @@ def check_chunk(chunk: Chunk, payload: Buffer, table: Table) -> Rejection | None
     """Returns why a chunk does not fit this table, or None. Does not verify the checksum."""
     if chunk.data_hash != table.data_hash:
         return Rejection("world", f"{chunk.actor} sent transitions of another world")
+    if chunk.run != table.run.id:
+        return Rejection("run", f"{chunk.actor} sent transitions of the run {chunk.run}")
     if not len(payload) == chunk.count * table.ring.dtype.itemsize > 0:
         return Rejection("size", f"{chunk.actor} sent a chunk whose size does not match its number of transitions")
     if not has_valid_steps(chunk):

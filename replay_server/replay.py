@@ -43,7 +43,7 @@ from common.wire.messages import (
 )
 from common.wire.sample_info import SAMPLE_INFO
 from replay_server.config import ReplayConfig
-from replay_server.durability.chunk_log import ForgetActor, StoreRun, StoreWeights
+from replay_server.durability.chunk_log import ForgetActor, ReleaseChunks, StoreFinished, StoreRun, StoreWeights
 from replay_server.durability.journal import Journal
 from replay_server.recent_stats import RecentStats
 from replay_server.rejections import RejectionReason, Rejections, check_chunk, check_priorities
@@ -51,9 +51,11 @@ from replay_server.sessions.actors import Actors, SeqPosition, request_resend, s
 from replay_server.sessions.credit import grant
 from replay_server.sessions.latest_weights import LatestWeights
 from replay_server.sessions.learners import Learners, LearnerSession
+from replay_server.sessions.run_end import ServedRun, is_release_due, why_not_replaced
 from replay_server.sessions.session import ASSUMED_CHUNK_ROWS, ActorSession, Reply
 from replay_server.sessions.waits import NO_WAIT, Reason, Wait, why_no_batch, why_no_credit
 from replay_server.status import make_status
+from replay_server.table.rate_limiter import RateLimiter
 from replay_server.table.table import Table
 
 HOUSEKEEPING_PERIOD_S = 1.0
@@ -90,6 +92,8 @@ class Replay:
         self._grant_order = 0
         """Number of the last grant of credit to any actor; an actor's number of its last grant breaks ties."""
         self._housekeeping_at = now
+        self._finished_at: float | None = None
+        """Monotonic time at which the run was reported as finished, or recovered as such; None if it is not."""
 
     # ---- messages -------------------------------------------------------------------------------------------------
 
@@ -119,7 +123,7 @@ class Replay:
         if self.table is None:
             return [Reply(peer, NotReady("a learner: none has opened a run yet"))]
         run = self.table.served_run  # with this server's replay settings
-        if hello.data_hash not in ("", self.table.data_hash):
+        if hello.data_hash not in ("", self.table.data_hash) or hello.run not in ("", run.id):
             # The run in this Welcome makes the actor restart; until then it has no session.
             return [Reply(peer, Welcome(run, hello.incarnation, hello.acked, hello.acked))]
         session, replies = self.actors.join(peer, hello, now)
@@ -172,6 +176,11 @@ class Replay:
         return []
 
     def _handle_open(self, peer: bytes, message: Open, now: float) -> list[Reply]:
+        if why := self._why_not_replaced(message, now):
+            # A learner that has ended cannot be reached, which only a message to it reveals: then its session ends now
+            # and not with its lease, and this learner's next Open succeeds.
+            probes = [Reply(learner.peer, self.status(now)) for learner in self.learners.live(now)]
+            return [*self._refuse(peer, "run", why), *probes]
         try:
             table = self.set_run(message.run)
         except ConfigError as e:
@@ -184,36 +193,78 @@ class Replay:
             limiter.catch_up(message.inserts, message.samples, table.size)
         return [Reply(peer, Opened(limiter.inserts, limiter.samples, table.size, self.weights.version))]
 
+    def _why_not_replaced(self, message: Open, now: float) -> str:
+        table, report = self.table, self.learners.report
+        if table is None or table.run.id == message.run.id:
+            return ""
+        live = self.learners.live(now)
+        served = ServedRun(
+            id=table.run.id,
+            size=table.size,
+            inserts=table.limiter.inserts,
+            progress=report.progress if report else None,
+            finished=self.learners.finished,
+            learner=live[0].name if live else "",
+        )
+        return why_not_replaced(served, message.run.id, fresh=message.fresh)
+
     def set_run(self, run: Run) -> Table:
-        """Makes `run` the run of this replay, or applies its new settings; raises ConfigError if the run is refused."""
+        """Makes `run` the run of this replay, or applies its new settings; raises ConfigError if the run is refused.
+
+        Discards the transitions of another run.
+        """
         spec = self.config.applied_to(run.spec.replay)
         table = self.table
-        if table is None or (table.run.id != run.id and not table.size):
+        if table is None or table.run.id != run.id:
+            if table is not None:
+                RateLimiter(spec)  # settings that are refused must not cost the other run its transitions
+                self._release(table)  # first, because both runs may not fit into memory
             table = self._start_run(run, spec)
             self.journal.write(StoreRun(run, spec.capacity, replaces_run=True))
-        elif table.run.id != run.id:
-            raise ConfigError(
-                f"this replay server stores {table.size:,} transitions of the run {table.run.id}, not of {run.id};"
-                f" resume {table.run.id}, or discard its transitions by starting the replay server with --fresh."
-            )
         elif table.data_hash != run.data_hash:
             raise ConfigError(f"the world of the run {run.id} has changed; start the run under another name.")
         elif table.run != run:
             self.table, self._max_batch = table.with_settings(run, spec), spec.batch
             self.journal.write(StoreRun(run, spec.capacity, replaces_run=False))
+        if self.learners.finished:
+            self._set_report(None, self.started_at)
         return self.table or table
 
-    def restore(self, run: Run, weights: bytes | None) -> Table:
-        """Restores run and weights of the server's previous process; returns the empty table. Raises ConfigError."""
+    def restore(self, run: Run, weights: bytes | None, finished: LearnerReport | None = None) -> Table:
+        """Restores the run of the server's previous process; returns the empty table. Raises ConfigError.
+
+        weights: the newest weights frame. finished: the last report of the learner of a finished run.
+        """
         table = self._start_run(run, self.config.applied_to(run.spec.replay))
         self.weights = LatestWeights(weights)
+        if finished:
+            self.learners.report, self._finished_at = finished, self.started_at
         return table
 
     def _start_run(self, run: Run, spec: ReplaySpec) -> Table:
         self.table = table = Table(run, spec, self.config.seed)
         self.actors, self.learners = Actors(), Learners()
         self.weights, self.recent, self._max_batch = LatestWeights(), RecentStats(), spec.batch
+        self._finished_at = None
         return table
+
+    def _set_report(self, report: LearnerReport | None, now: float) -> None:
+        """Stores the learner's newest report; None: the run continues and its new learner has not reported yet."""
+        was_finished = self.learners.finished
+        self.learners.report = report
+        if self.learners.finished == was_finished:
+            return
+        finished = self.learners.finished
+        self._finished_at = now if finished else None
+        self.journal.write(StoreFinished(report if finished else None))
+        _log.info("the run is finished" if finished else "the finished run continues")
+
+    def _release(self, table: Table) -> None:
+        """Frees the transitions of the run, here and in the log. Its counters, sessions and status stay."""
+        if table.size:
+            _log.info("released transitions=%d run=%s", table.size, table.run.id)
+        table.clear()
+        self.journal.write(ReleaseChunks())
 
     def _handle_learner_message(
         self, peer: bytes, message: FromLearner, payload: Buffer | None, now: float
@@ -230,7 +281,7 @@ class Replay:
             case PutWeights():
                 return self._store_weights(table, peer, message, payload or b"")
         self.recent.lag.note_published(message.weights_version)
-        self.learners.take_report(message)
+        self._set_report(message, now)
         return []
 
     def _update_priorities(self, table: Table, message: Priorities, payload: Buffer) -> None:
@@ -279,6 +330,8 @@ class Replay:
         self.recent.samples.observe(table.limiter.samples, now)
         replies += self.learners.report_waits(table, no_batch.text, now)
         replies += self.actors.acknowledge(no_credit.text)
+        if is_release_due(self._finished_at, table.size, now, self.config.release_after):
+            self._release(table)
         if now - self._housekeeping_at >= HOUSEKEEPING_PERIOD_S:
             self._housekeeping_at = now
             self._do_housekeeping(table, now)
@@ -316,7 +369,7 @@ class Replay:
         limiter = table.limiter
         limiter.fit_band(self._max_batch, sum(session.chunk_rows for session in live))
         room = min(limiter.room(table.size), self.journal.room(table.ring.dtype.itemsize))
-        if not self.draining:
+        if not (self.draining or self.learners.finished):
             largest = limiter.max_chunk_rows(self._max_batch)
             self._grant_order = grant(live, room, self._grant_order, max_rows=largest)
 
@@ -327,13 +380,16 @@ class Replay:
         largest = max(waiting, key=lambda session: session.chunk_rows)
         if self.draining:
             return Reason("shutdown", "the replay server to return: it is shutting down")
+        if self.learners.finished:
+            # Not a wait of the run, which has ended: it must raise no alert.
+            return Reason("", f"a learner to open a run: the run {table.run.id} is finished")
         return why_no_credit(
             table,
             storage_error=self.journal.error,
             log_behind=largest.window_full or self.journal.room(table.ring.dtype.itemsize) < largest.chunk_rows,
             batch=self._max_batch,
             chunk_rows=largest.chunk_rows,
-            learner_alive=self.learners.live_count(now) > 0,
+            learner_alive=bool(self.learners.live(now)),
         )
 
     def _why_no_batch(self, table: Table, now: float) -> Reason:

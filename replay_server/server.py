@@ -11,6 +11,7 @@
 | the committer      | writes; Redis                         | this loop; Redis' answer, with back-off              |
 | an actor           | a run                                 | the first learner's Open                             |
 | an actor           | credit                                | a learner that samples; the committer; another lease |
+| an actor           | credit after the end of the run       | a learner that continues the run or opens another    |
 | an actor           | an acknowledgement                    | the committer (level ram: this iteration)            |
 | a learner          | a batch                               | actors' chunks; until then Held, each second         |
 

@@ -129,8 +129,9 @@ class Team:
         remembers the last ones itself: call `reset` when an episode starts. It also takes stacked observations, as a
         world with the option `history` returns them, and then remembers nothing.
         sample: draw Discrete actions from the policy's softmax, as in the training of a team with `sampled_choices`,
-        instead of taking the most probable one. Box actions are the same either way. rng: the source of the draws;
-        None takes a generator of the team's own, which each `load` seeds differently.
+        instead of taking the most probable one. Box actions are drawn too if the team learnt by masac or isac, from
+        the policy's Gaussian; those of other teams are the same either way. rng: the source of the draws; None takes a
+        generator of the team's own, which each `load` seeds differently.
         Raises ConfigError for an unknown agent, for a wrong shape, and for another number of copies without `reset`.
         """
         decide = self._sampler(rng) if sample else self._policy.act
@@ -171,11 +172,15 @@ class Team:
         return ", ".join(f"{agent.name} {agent.obs_dim}" for agent in self.spec.agents)
 
     def _sampler(self, rng: np.random.Generator | None) -> Decide:
-        """Returns a function that draws Discrete actions with random numbers of `rng`, or of the team's generator."""
+        """Returns a function that draws actions with random numbers of `rng`, or of the team's generator."""
         source = rng or self._rng
 
         def decide(obs: Floats) -> Floats:
-            return self._policy.sample(obs, lambda size: source.gumbel(size=(len(obs), size)))
+            return self._policy.sample(
+                obs,
+                gumbel=lambda size: source.gumbel(size=(len(obs), size)),
+                normal=lambda size: source.standard_normal((len(obs), size)),
+            )
 
         return decide
 

@@ -78,6 +78,7 @@ class ResumeOptions(TypedDict, total=False):
     track: Track
     dashboard: bool
     dashboard_port: int
+    metrics_port: int
     progress: bool
 
 
@@ -191,6 +192,7 @@ def train(
     track: Track = "none",
     dashboard: bool = False,
     dashboard_port: int | None = None,
+    metrics_port: int | None = None,
     progress: bool = True,
 ) -> Run:
     """Trains a team with all processes on this machine, evaluates it, writes film and report, and returns the run.
@@ -213,8 +215,8 @@ def train(
     by the world).
     threads, gpu: number of the learner's CPU threads, and whether it trains on CUDA.
     lockstep: run everything in this process in a fixed order, so that the same seed gives the same bits.
-    redis, redis_password_file, redis_ca_file, chunk_rows, audit, track, dashboard, dashboard_port: the same as the
-    options --redis, --redis-password-file and so on of `shoal train`.
+    redis, redis_password_file, redis_ca_file, chunk_rows, audit, track, dashboard, dashboard_port, metrics_port: the
+    same as the options --redis, --redis-password-file and so on of `shoal train`.
     episodes: number of episodes of the final evaluation; 0: none. film: whether to make a film at the end.
     progress: whether to show progress on the standard error.
 
@@ -254,6 +256,7 @@ def train(
             "track": track,
             "dashboard": dashboard,
             "dashboard_port": dashboard_port,
+            "metrics_port": metrics_port,
             "progress": progress,
         },
     )
@@ -283,7 +286,8 @@ def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpa
     fit into `within`.
     seed: seed of the first episode; episode e has seed + e. within: duration in seconds, or as in "60s".
     fast: play in the batched world only, without repeating the first episodes in mpe2. real: play all episodes in mpe2.
-    sample: draw choices from the policy's softmax, as in training. dynamics: "legacy": those of the original MPE.
+    sample: draw actions from the policies, as in training, if they have a softmax or a Gaussian. dynamics: "legacy":
+    those of the original MPE.
     processes, copies: numbers of worker processes and of world copies in each; 0 = as in training. max_episode_steps:
     number of steps after which an episode is truncated; 0 = as in training. progress: whether to show progress on the
     standard error.

@@ -72,7 +72,15 @@ class Collector:
         """
         self._world = world
         self._dtype = transition_dtype(run.joint)
-        self._exploration = Exploration(run.joint, run.spec.exploration, world.copies, rng, run.spec.network.head)
+        spec = run.spec
+        self._exploration = Exploration(
+            run.joint,
+            spec.exploration,
+            world.copies,
+            rng,
+            spec.network.head,
+            gaussian_columns=run.players.gaussian_columns,
+        )
         self._scale_factor = scale_factor
         self._obs = world.reset()
         self._global_state = global_state(world)
@@ -102,7 +110,8 @@ class Collector:
         for step_records, over in zip(block, episode_over, strict=True):
             if steps_done and not should_continue():
                 break
-            actions = self._exploration.act(policy.logits(self._obs), scale, weights.random_share)
+            logits, std = policy.outputs(self._obs)
+            actions = self._exploration.act(logits, scale, weights.random_share, std)
             try:
                 step = self._world.step(actions)
             except Interrupted:

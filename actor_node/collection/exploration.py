@@ -7,6 +7,7 @@
 | soft                           | `softmax(logits + Gumbel)` at any scale       | `softmax(Gumbel)`: equal logits     |
 | choice, `gumbel`               | `argmax(logits + Gumbel)` at any scale        | any choice                          |
 | choice, `epsilon`              | the best; with probability `scale` any choice | any choice                          |
+| box of a stochastic player     | `tanh(logit + std * N(0, 1))` at any scale    | uniform within its bounds           |
 
 Under an action mask "any choice" is any allowed one: the logits of forbidden choices tell (common/policy/masks.py).
 
@@ -20,7 +21,7 @@ Shapes: C copies, A numbers of the joint action, P parts of a segment, n numbers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,13 +47,25 @@ class Exploration:
     """Turns logits into explored actions for a fixed number of copies; has the state of the noise."""
 
     def __init__(
-        self, joint: JointSpec, spec: ExplorationSpec, copies: int, rng: np.random.Generator, head: str = "box"
+        self,
+        joint: JointSpec,
+        spec: ExplorationSpec,
+        copies: int,
+        rng: np.random.Generator,
+        head: str = "box",
+        *,
+        gaussian_columns: Sequence[int] = (),
     ) -> None:
-        """Raises ConfigError if the head (`network.head`) cannot produce a part of the actions."""
+        """Raises ConfigError if the head (`network.head`) cannot produce a part of the actions.
+
+        gaussian_columns: columns of the joint action that policies draw themselves (`PlayersSpec.gaussian_columns`).
+        """
         self._rng = rng
         self._theta = spec.theta if spec.kind == "ornstein_uhlenbeck" else 1.0
         self._noise = np.zeros((copies, joint.action_dim), np.float32)
         self._low, self._high, self._half_range = ranges(joint, head)
+        self._gaussian_columns = list(gaussian_columns)
+        self._half_range[self._gaussian_columns] = 0.0
         self._heads = GreedyHeads(joint, head)
         self._choices, self._soft, self._thrusts = (
             [segment for segment in self._heads.segments if segment.kind == kind]
@@ -64,11 +77,14 @@ class Exploration:
         self._has_epsilon = bool(self._choices) and spec.choices == "epsilon"
         self._has_noise = bool(self._half_range.any())
 
-    def act(self, logits: Floats, scale: float, random_fraction: float) -> Floats:
-        """Returns explored joint actions [C, A] for logits [C, A]; `random_fraction` of the copies act at random."""
+    def act(self, logits: Floats, scale: float, random_fraction: float, std: Floats | None = None) -> Floats:
+        """Returns explored joint actions [C, A] for logits [C, A]; `random_fraction` of the copies act at random.
+
+        std: standard deviations of the logits in `gaussian_columns` [C, G]; None without such columns.
+        """
         if random_fraction >= 1.0:
             return self._uniform(logits)
-        actions = self._heads(self._with_gumbel(logits))
+        actions = self._heads(self._sampled(logits, std))
         if self._has_epsilon and scale > 0.0:
             self._choose_any(actions, logits, scale)
         if self._has_noise and scale > 0.0:
@@ -92,13 +108,16 @@ class Exploration:
         copy_into(self._noise, state["noise"])
         restore_generator(self._rng, state["rng"])
 
-    def _with_gumbel(self, logits: Floats) -> Floats:
-        if not self._gumbel_segments:
+    def _sampled(self, logits: Floats, std: Floats | None) -> Floats:
+        """Returns the logits plus Gumbel noise for choices and soft vectors, and the policies' own Gaussian noise."""
+        if not self._gumbel_segments and std is None:
             return logits
         noisy = logits.copy()
         for segment in self._gumbel_segments:
             columns = noisy[:, segment.columns]
             columns += self._rng.gumbel(size=columns.shape)
+        if std is not None:
+            noisy[:, self._gaussian_columns] += std * self._rng.standard_normal(std.shape, np.float32)
         return noisy
 
     def _choose_any(self, actions: Floats, logits: Floats, probability: float) -> None:

@@ -58,11 +58,14 @@ class Team(NamedTuple):
     make_actor: Callable[[], Actor]
     """Makes a new actor for each pairing, so that no pairing depends on those before it. Can be pickled."""
     make_sampled_actor: Callable[[], Actor] | None = None
-    """Makes an actor that samples Categorical parts from the policy's softmax; None if there are no such parts."""
+    """Makes an actor that draws its actions from the policies (`SampledPolicy`); None if they have nothing to draw."""
 
 
 class SampledPolicy:
-    """A policy that samples Categorical parts from its softmax, without further noise."""
+    """A policy that draws Categorical parts from its softmax, and Box parts of stochastic players from its Gaussian.
+
+    There is no further noise.
+    """
 
     def __init__(self, players: PlayersSpec, network: NetworkSpec, flat: Floats, seed: int) -> None:
         self._policy = Policy(players, network, flat)
@@ -74,11 +77,11 @@ class SampledPolicy:
 
     def act(self, obs: Floats) -> Floats:
         """Returns joint actions `[copies, sum action]`."""
-        return self._policy.sample(obs, lambda size: self._rng.draw(len(obs), partial(_gumbel, size)))
-
-
-def _gumbel(size: int, rng: np.random.Generator, rows: int) -> Numbers:
-    return rng.gumbel(size=(rows, size))
+        return self._policy.sample(
+            obs,
+            gumbel=lambda size: self._rng.draw(len(obs), lambda rng, rows: rng.gumbel(size=(rows, size))),
+            normal=lambda size: self._rng.draw(len(obs), lambda rng, rows: rng.standard_normal((rows, size))),
+        )
 
 
 class RowGenerators:
@@ -213,7 +216,8 @@ def _trained(name: str, stored: PolicyFile) -> Team:
     players, network = run.players, run.spec.network
     policy = Policy(players, network, stored.flat)
     make_sampled = None
-    if any(isinstance(part, Categorical) for agent in run.joint.agents for part in agent.parts):
+    has_choices = any(isinstance(part, Categorical) for agent in run.joint.agents for part in agent.parts)
+    if has_choices or players.gaussian_columns:
         make_sampled = partial(SampledPolicy, players, network, stored.flat, run.spec.seed)
     return Team(
         name, run.spec.algorithm.name, stored.updates, stored.digest, partial(_return_actor, policy), make_sampled

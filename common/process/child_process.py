@@ -23,6 +23,7 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
+from common.process.posix import require_posix
 from common.process.python_command import module_command, python_path
 
 PARENT_CHECK_PERIOD_S = 0.5
@@ -32,7 +33,8 @@ class ChildProcess:
     """A child process and the parent's end of the pipe."""
 
     def __init__(self, module: str) -> None:
-        """Starts `python -m MODULE PIPE PARENT`."""
+        """Starts `python -m MODULE PIPE PARENT`; raises ConfigError on a system that is not POSIX."""
+        require_posix("Code of a user's environment runs in a separate process, which")
         self.pipe, child_end = multiprocessing.Pipe()
         # -P: the child finds the modules of the parent's sys.path, whatever the working directory contains.
         self.process = subprocess.Popen(  # noqa: S603  (our own argument list, no shell)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import os
 import sys
@@ -107,7 +106,7 @@ def _move_stdout(stdout: TextIO) -> int | None:
     """Redirects file descriptor 1 to the standard error and returns a duplicate of it; None if it is closed."""
     try:
         stdout.flush()
-        saved = fcntl.fcntl(_STDOUT, fcntl.F_DUPFD_CLOEXEC, _MIN_DUPLICATE)
+        saved = _duplicate(_STDOUT)
     except (OSError, ValueError):
         return None
     try:
@@ -117,6 +116,18 @@ def _move_stdout(stdout: TextIO) -> int | None:
         os.dup2(null, _STDOUT)
         os.close(null)
     return saved
+
+
+def _duplicate(descriptor: int) -> int:
+    """Returns a duplicate of a file descriptor with a number of at least _MIN_DUPLICATE, not inherited by children."""
+    duplicate = os.dup(descriptor)
+    if duplicate >= _MIN_DUPLICATE:
+        return duplicate
+    # Occupied until the next call returns: os.dup takes the lowest free number.
+    try:
+        return _duplicate(descriptor)
+    finally:
+        os.close(duplicate)
 
 
 def _with_separate_results(function: _Function) -> _Function:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import resource
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +20,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 def allow_many_connections() -> None:
     """Raises the soft limit of open files (usually 1,024) towards the hard limit, because each peer needs one file."""
+    import resource  # noqa: PLC0415  (Windows has no such module; the servers, which call this, need POSIX)
+
     with contextlib.suppress(OSError, ValueError):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
@@ -52,7 +53,7 @@ def cpu_seconds(pid: int) -> float:
     """Returns the CPU time of a process and of its exited children [s]; 0 if it has exited."""
     # After the command, which is in brackets and may contain any character: utime, stime, cutime, cstime, 12 to 15.
     fields = _read(PROC / str(pid) / "stat").rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
 def memory_limit_bytes() -> int:
@@ -68,6 +69,8 @@ def available_memory_bytes() -> int:
 
 
 def _machine_bytes() -> int:
+    if not hasattr(os, "sysconf"):  # Windows: no limit is known
+        return sys.maxsize
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

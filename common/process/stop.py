@@ -15,7 +15,8 @@ from types import FrameType
 
 from common.process.exit import DONE, INTERRUPTED
 
-_HUNG_UP = 128 + signal.SIGHUP
+_HUNG_UP = 128 + 1
+"""Exit code after SIGHUP, by number: Windows has no such signal."""
 _STDERR = 2
 
 
@@ -62,12 +63,13 @@ class Stop:
         """Handles SIGINT (exit code 130) and SIGTERM (exit code 0); a second SIGINT ends the process at once."""
         signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
-        # A process that an environment forks must react to terminate() as usual.
-        os.register_at_fork(after_in_child=self.release_signals)
+        if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+            # A process that an environment forks must react to terminate() as usual.
+            os.register_at_fork(after_in_child=self.release_signals)
 
     def on_hangup(self) -> None:
         """Handles SIGHUP, the end of the terminal (exit code 129), unless the process was started to ignore it."""
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self._on_hangup)
 
     @contextlib.contextmanager

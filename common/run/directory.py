@@ -18,7 +18,6 @@ mlruns/, wandb/        offline data of trackers
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import TextIO
 
 from common.errors import ConfigError
-from common.files import file_name, write_atomically, writing
+from common.files import file_name, lock_file, write_atomically, writing
 from common.run.run import Run, RunSpec, from_toml, to_toml
 from common.run.spaces import AgentSpaces
 from common.spec import AgentsSpec, difference
@@ -78,7 +77,7 @@ class RunDirectory:
                 f"--run {self.path} cannot be written: {e.strerror}. Fix the permissions or pass another directory."
             ) from e
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(lock)
         except OSError as e:
             lock.seek(0)
             holder = lock.read().strip()

@@ -47,7 +47,7 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     algorithm: Annotated[
         str,
         Meta(
-            description="Algorithm of all agents: maddpg, matd3, iddpg or joint; one a side, as in"
+            description="Algorithm of all agents: maddpg, matd3, iddpg, joint, masac or isac; one a side, as in"
             " adversary=maddpg,agent=iddpg; or a class of your own, as in my_module:MyMaddpg. Default: that of the"
             " preset."
         ),

@@ -19,8 +19,10 @@ from common.errors import ConfigError
 from common.run.validation_errors import shorten
 from common.spec import AgentSpec, AgentsSpec, Categorical, JointSpec, Part, PlayerSpec, PlayersSpec
 
-Algorithm = Literal["maddpg", "matd3", "iddpg", "joint"]
+Algorithm = Literal["maddpg", "matd3", "iddpg", "joint", "masac", "isac"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+STOCHASTIC: frozenset[Algorithm] = frozenset({"masac", "isac"})
+"""The algorithms whose policies are distributions, from which actors draw (Haarnoja et al. 2018)."""
 
 
 def parse_algorithms(name: str) -> dict[str, Algorithm]:
@@ -62,7 +64,9 @@ def players(agents: AgentsSpec, name: str) -> PlayersSpec:
     for side, neighbours in groupby(agents.agents, lambda agent: agent.team):
         members = list(neighbours)
         if algorithms[side] != "joint" or len(members) == 1:
-            merged += [msgspec.convert(member, PlayerSpec, from_attributes=True) for member in members]
+            is_stochastic = algorithms[side] in STOCHASTIC
+            alone = [msgspec.convert(member, PlayerSpec, from_attributes=True) for member in members]
+            merged += [msgspec.structs.replace(player, stochastic=is_stochastic) for player in alone]
         elif any(agent.name == f"{side}-team" for agent in merged):
             raise ConfigError(
                 f"{_setting(name)}: the agents of {side} are not adjacent, so one player cannot act for them."

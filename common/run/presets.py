@@ -35,6 +35,7 @@ _PAPER: dict[str, Any] = {
         "samples_per_insert": 10.24,
         "min_size": 25_600,
         "n_step": 1,
+        "sampler": "uniform",
         "priority_exponent": 0.0,
     },
     "budget": {"steps": 1_500_000},
@@ -72,6 +73,7 @@ _SEED: dict[str, Any] = {
         "team_spirit": 0.0,
         "critic_sees": "observations",
         "teammates": "current",
+        "team_critic": False,
         "normalise_observations": False,
         "normalise_rewards": False,
     },
@@ -94,6 +96,7 @@ _SEED: dict[str, Any] = {
         "samples_per_insert": 1_000 / (8 * _SEED_EPISODE),
         "min_size": 1_000,
         "n_step": 1,
+        "sampler": "uniform",
         "priority_exponent": 0.0,
     },
     "budget": {"steps": 1_000 * _SEED_EPISODE, "milestone_steps": 1_000 * _SEED_EPISODE},
@@ -120,7 +123,9 @@ _CONTROL: dict[str, Any] = {
         "final_learning_rate_share": 1.0,
         # Off, as in TD3: Adam rescales its steps, and critics of long episodes have large gradients.
         "gradient_clip": 0.0,
-        "action_regularisation": 0.0,
+        # Without it, logits grow until every action is at its bound, where tanh has no gradient, and Hopper 3x1 and
+        # multiwalker stop learning within minutes. A larger weight keeps actions away from their bounds.
+        "action_regularisation": 1e-4,
         "teammates": "current",
     },
     "exploration": {

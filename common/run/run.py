@@ -88,11 +88,12 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of the update. The defaults are the preset `particle`; docs/algorithms.md gives their reasons."""
 
     name: Annotated[str, Meta(max_length=1_000)] = "matd3"
-    """Algorithm of all agents: maddpg, matd3, iddpg or joint; one a side, as in adversary=maddpg,agent=iddpg; or a
-    class of your own, as in my_module:MyMaddpg, which the learner imports (docs/own-algorithm.md)."""
+    """Algorithm of all agents: maddpg, matd3, iddpg, joint, masac or isac; one a side, as in
+    adversary=maddpg,agent=iddpg; or a class of your own, as in my_module:MyMaddpg, which the learner imports
+    (docs/own-algorithm.md)."""
     variant: Algorithm = "maddpg"
-    """What an algorithm of your own builds on, ignored by the others: the critics, target noise and policy delay of
-    maddpg, matd3, iddpg or joint."""
+    """What an algorithm of your own builds on, ignored by the others: the policies and critics, target noise and policy
+    delay of maddpg, matd3, iddpg, joint, masac or isac."""
     discount: Fraction = 0.9
     """Discount factor of rewards per environment step (gamma)."""
     target_rate: PositiveFraction = 0.01
@@ -148,8 +149,17 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     normalise_rewards: Literal["auto"] | bool = "auto"
     """Divide rewards by a running estimate of the size of returns, before reward_scale; auto does so outside the
     particle worlds."""
+    entropy_target: Literal["auto"] | Annotated[float, Meta(ge=-1e6, le=1e6)] = "auto"
+    """Entropy of a policy that its temperature is learnt towards, masac and isac only [nats]; auto takes -1 for each
+    Box number (Haarnoja et al. 2018) and 0.3 log n for each choice among n."""
+    initial_temperature: Positive = 0.1
+    """Weight of the entropy at the start (alpha), masac and isac only [reward / nat]; it is learnt from there (Haarnoja
+    et al. 2018)."""
     critic_sees: Literal["observations", "state", "both"] = "observations"
     """Input of critics beside the joint action: the joint observation, the environment's global state, or both."""
+    team_critic: bool = False
+    """Give each side one critic (two under matd3) that learns the side's mean reward, instead of one an agent: all
+    policies of a side learn from one pass with the current actions of all its agents (Peng et al. 2021)."""
     engine: Literal["auto", "autograd", "stacked"] = "auto"
     """What computes the updates: autograd, gradients written by hand (stacked, faster for small networks), or the
     better of both for the other settings. Both learn the same, and a resumed run may change it."""

@@ -28,6 +28,7 @@ Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]
 Name = Annotated[str, Meta(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z")]
 """A name that appears in logs, where an event is one line: no control characters."""
 Hash = Annotated[str, Meta(max_length=16)]
+RunId = Annotated[str, Meta(max_length=64)]
 Natural = Annotated[int, Meta(ge=0, le=2**62)]
 PeerCount = Annotated[int, Meta(ge=0, le=2**53)]
 """A count that a peer states and from which the server continues to count; the bound leaves room below `Natural`."""
@@ -53,6 +54,8 @@ class Hello(Message, frozen=True, tag="hello"):
     acked: PeerCount
     data_hash: Hash
     """Run.data_hash of the run that the worker collected for; empty before its first Welcome."""
+    run: RunId = ""
+    """Identifier of that run; empty before the worker's first Welcome."""
 
 
 class Chunk(Message, frozen=True, tag="chunk"):
@@ -72,6 +75,8 @@ class Chunk(Message, frozen=True, tag="chunk"):
     """World copies that step together: the next step of record i is record i + copies. 0 = unknown."""
     ends: Annotated[bytes, Meta(max_length=65_528)] = b""
     """One bit a record, highest bit first: whether the episode ended with it, terminated or truncated."""
+    run: RunId = ""
+    """Identifier of the run that the records belong to: two runs of one world have equal data hashes."""
 
 
 class ActorReport(Message, frozen=True, tag="actor_report"):
@@ -181,6 +186,8 @@ class Open(Message, frozen=True, tag="open"):
     """Transitions ever inserted in this run, as the learner knows it; an empty replay server continues from here."""
     samples: PeerCount = 0
     """Samples ever drawn in this run, as the learner knows it."""
+    fresh: bool = False
+    """Whether to discard the transitions of another run that is not finished, if no learner of it is connected."""
 
 
 class Opened(Message, frozen=True, tag="opened"):

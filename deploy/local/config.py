@@ -69,6 +69,15 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     track: Track = "none"
     dashboard: Annotated[bool, Meta(description="Serve the run's live report to browsers on this machine.")] = False
     dashboard_port: Annotated[int, Meta(ge=0, lt=65_536, description="Port of --dashboard; 0 chooses a free one.")] = 0
+    metrics_port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65_533,
+            description="Port of /metrics of the replay server; the next two are of learner and actors. 0 chooses free"
+            " ones.",
+        ),
+    ] = 0
     no_film: Annotated[bool, Meta(description="Do not render a film at the end.")] = False
     json: Annotated[bool, Meta(description="Print only the result on stdout, as JSON.")] = False
 
@@ -87,6 +96,11 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.audit:
             raise ConfigError(
                 "--lockstep does not support --audit: it sends no chunks that could be lost; omit one of them."
+            )
+        if self.metrics_port:
+            raise ConfigError(
+                f"--lockstep does not support --metrics-port {self.metrics_port}: it serves no metrics; omit one of"
+                " them."
             )
         if self.redis not in ("embedded", "none"):
             raise ConfigError(

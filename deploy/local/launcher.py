@@ -118,13 +118,16 @@ class LocalRun:
             if stop.requested:
                 return None
         replay, weights = self._endpoint("replay"), self._endpoint("weights")
-        options: dict[str, object] = {"bind": replay, "name": directory.run.id, **audit}
+        first_port = config.metrics_port
+        ports = (first_port, first_port + 1, first_port + 2) if first_port else (0, 0, 0)
+        options: dict[str, object] = {"bind": replay, "name": directory.run.id, "metrics-port": ports[0], **audit}
         self._replay = self._add_process("replay", "replay_server", options, self._redis_environment(redis_url))
         options = {"run": directory.path, "resume": True, "bind": weights, "replay": replay}
         options |= {"threads": config.threads, "gpu": config.gpu, "track": config.track}
+        options["metrics-port"] = ports[1]
         learner = self._add_process("learner", "learner_node", options, is_done=directory.finished_file.exists)
         options = {"n": config.actors, "copies": config.copies, "chunk-rows": config.chunk_rows}
-        options |= {"replay": replay, "weights": weights, **audit}
+        options |= {"replay": replay, "weights": weights, "metrics-port": ports[2], **audit}
         self._add_process("actor", "actor_node", options)
         return learner
 
@@ -169,7 +172,7 @@ class LocalRun:
         is_done: Callable[[], bool] = lambda: False,
     ) -> SupervisedProcess:
         log = self._directory.logs / f"{name}.log"
-        arguments = _arguments({**options, "metrics-port": 0, "parent": os.getpid()})
+        arguments = _arguments({**options, "parent": os.getpid()})
         command = module_command(module, *arguments)
         note = self._notes / name
 

@@ -17,6 +17,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from common.files import sync_directory
+
 FILE_BYTES = 64 * 2**20
 """Size [bytes] from which a new file is started."""
 
@@ -63,7 +65,7 @@ class RecordFiles:
         if self._open is None:
             return ()
         self._open.sync()
-        _sync_directory(self._directory)
+        sync_directory(self._directory)
         return (*self._full, self._open.contents)
 
     def load(self, record_files: Iterable[RecordFile], start: int) -> Iterator[npt.NDArray[np.uint8]]:
@@ -154,11 +156,3 @@ class _OpenFile:
     def _count(self, content: bytes) -> None:
         self._digest.update(content)
         self.size += len(content)
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

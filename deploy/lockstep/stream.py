@@ -30,6 +30,7 @@ from common.wire.messages import (
     Batch,
     FromPeer,
     Hello,
+    LearnerReport,
     Message,
     Open,
     PutWeights,
@@ -88,7 +89,7 @@ class LockstepStream:
     def admit_actors(self) -> None:
         """Admits the actors of a new run."""
         for actor in self.actors:
-            self._handle(actor.peer, Hello(actor.name, actor.incarnation, actor.seq, self._data_hash))
+            self._handle(actor.peer, Hello(actor.name, actor.incarnation, actor.seq, self._data_hash, self._run.id))
 
     # ---- the interface `ReplayClient` of the learner --------------------------------------------------------------
 
@@ -152,6 +153,11 @@ class LockstepStream:
     def update_priorities(self, records: SampledBatch, errors: Any) -> None:
         """Sends the TD errors `[B]` of a batch's records to the replay, which makes them priorities."""
         self._handle(_LEARNER, *priority_update(records, errors))
+
+    def report_finished(self, report: LearnerReport, timeout_s: float) -> bool:  # noqa: ARG002  (nothing here waits)
+        """Handles the last report of the learner; returns True."""
+        self.send(report)
+        return True
 
     def close(self) -> None:
         """Closes the actors' worlds."""
@@ -244,6 +250,7 @@ class LockstepStream:
             count=len(records),
             policy_version=header.version,
             data_hash=self._data_hash,
+            run=self._run.id,
             copies=episodes.copies,
             ends=episodes.ends,
         )

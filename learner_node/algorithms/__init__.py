@@ -1,7 +1,9 @@
 """The update of MADDPG and its family as a readable page that runs can use (`algorithm.engine`). Start in maddpg.py.
 
-maddpg.py     the update in reading order: targets, critic loss, policy loss, soft update
-actions.py    actions from the policies' logits, and target noise
+maddpg.py         the update in reading order: targets, critic loss, policy loss, soft update
+masac.py          what stochastic policies change: entropies in targets and losses, temperatures
+actions.py        actions from the policies' logits, and target noise
+distribution.py   samples of stochastic policies, and their entropies
 
 The networks are torch modules (learner_node/networks/); autograd derives the gradients.
 """

@@ -8,6 +8,8 @@ arXiv 1802.09477): two critics with the lower value as target, target noise, and
     maddpg   Q_i reads everything          matd3   two such critics, target noise, policy delay 2
     iddpg    Q_i reads o_i and a_i alone   joint   maddpg, where a whole side is one player
 
+masac.py changes what stochastic policies need (`masac`, `isac`).
+
 This page defines what a run learns: `td_target`, `critic_loss`, `policy_loss`, `soft_update`. The engine `stacked`
 (learner_node/stacked/) computes the same with gradients written by hand, which is faster for small networks. Both agree
 to 1e-9 in float64 (tests/learner_node/stacked/test_update.py).
@@ -42,6 +44,7 @@ from learner_node.normalisation import Normaliser
 from learner_node.update.batches import LossBatch, RowWeights
 from learner_node.update.draws import gumbel_noise
 from learner_node.update.layout import NetworkLayout, network_layout
+from learner_node.update.network_state import NetworkState
 from learner_node.update.signals import PlayerSignals, SignalMixer
 from learner_node.update.update_stats import PolicyStats, UpdateStats
 
@@ -78,12 +81,12 @@ class Maddpg:
         self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=n_step, like=like)
         self._policy_groups = PolicyGroups(self.players, self.layout, like.device)
         is_own = network.critic != MLP
-        self._critic_groups = CriticGroups(self.players, self.layout, like.device, by_structure=is_own)
+        self._critic_groups = CriticGroups(self.players, self.layout, like, by_structure=is_own)
         groups = self._policy_groups.groups, self._critic_groups.groups
         self.policies = make_policies(self.players, groups[0], network, algorithm, seed=seed, like=like)
         self.critics = make_critics(self.players, self.layout, groups[1], network, algorithm, seed=seed, like=like)
-        self._first_critics = self.critics.frozen(self._critic_groups.first_counts)
-        """The first critics in the same memory. They get no gradients: the policy loss trains policies alone."""
+        self._policy_critics = self.critics.frozen(self._critic_groups.policy_counts)
+        """The critics that the policy loss reads, in the same memory, without gradients: it trains policies alone."""
         self._critic_players = torch.tensor([critic.player for critic in self.layout.critics], device=like.device)
         self._twin_players = torch.tensor(self.layout.twin_players, dtype=torch.int64, device=like.device)
         is_noisy = [float(self.layout.target_noise[i]) for i in self.mixer.player_of.tolist()]
@@ -106,12 +109,11 @@ class Maddpg:
         row_weights = self.mixer.row_weights(batch, signals)
         target_q = self.td_target(batch, signals, row_weights)  # [N, B]
         inputs = self.critic_inputs(batch.obs_action)
-        td_error = self.q(self.critics.online, inputs) - self.of_critics(target_q)  # [C, B]
+        td_error = self.q(self.critics.online, inputs) - target_q.index_select(0, self._critic_players)  # [C, B]
         squared_norms = self.critics.descend(self.critic_loss(td_error, batch, row_weights))
         policy = None
         if update_policies:
-            loss, allowed_logits, q = self.policy_loss(batch, inputs, row_weights)
-            policy = PolicyStats(allowed_logits.detach(), q.detach(), self.policies.descend(loss))
+            policy = self.update_policies(batch, inputs, row_weights)
             self.soft_update(self.algorithm.target_rate)
         return UpdateStats(
             self.layout,
@@ -131,20 +133,30 @@ class Maddpg:
         Lowe et al. 2017, equation 6. Only matd3 has the minimum and the noise.
         """
         next_action = self.actions.greedy(self.policy_logits(self.policies.target, batch.next_obs))
-        if any(self.layout.target_noise):
-            # Target policy smoothing (Fujimoto et al. 2018, section 5.3), in units of half the action's range.
-            bound = self.algorithm.smoothing_clip
-            noise_t = torch.empty_like(next_action.t(), memory_format=torch.contiguous_format)
-            noise = noise_t.normal_(0.0, self.algorithm.smoothing, generator=self.generator).clamp_(-bound, bound).t()
-            next_action = self.actions.add_target_noise(next_action, noise * self._is_noisy)
+        next_q = self.next_q(batch, self.with_target_noise(next_action), row_weights)
+        # The discount is 0 where the player terminated. A time limit is not an end of the task: there the discount
+        # stays 1, and the target bootstraps from next_obs, the true final observation.
+        return signals.reward.t() + self.algorithm.discount * signals.discount.t() * next_q
+
+    def with_target_noise(self, next_action: Tensor) -> Tensor:
+        """Returns the next actions `[B, U]` plus clipped noise for players that learn by matd3.
+
+        Target policy smoothing (Fujimoto et al. 2018, section 5.3), in units of half the action's range.
+        """
+        if not any(self.layout.target_noise):
+            return next_action
+        bound = self.algorithm.smoothing_clip
+        noise_t = torch.empty_like(next_action.t(), memory_format=torch.contiguous_format)
+        noise = noise_t.normal_(0.0, self.algorithm.smoothing, generator=self.generator).clamp_(-bound, bound).t()
+        return self.actions.add_target_noise(next_action, noise * self._is_noisy)
+
+    def next_q(self, batch: LossBatch, next_action: Tensor, row_weights: RowWeights) -> Tensor:
+        """Returns `min_k Q'_ik(x', a')` `[N, B]` for next actions a' `[B, U]`."""
         # An agent that is absent in the next step has a next action of zeros, as in stored transitions.
         next_action = _of_acting(next_action, row_weights.next_acting)
         next_state = [] if batch.next_state is None else [batch.next_state]
         next_input = torch.cat([batch.next_obs, next_action, *next_state], 1)
-        next_q = self.q(self.critics.target, self.critic_inputs(next_input))
-        # The discount is 0 where the player terminated. A time limit is not an end of the task: there the discount
-        # stays 1, and the target bootstraps from next_obs, the true final observation.
-        return signals.reward.t() + self.algorithm.discount * signals.discount.t() * self.min_q(next_q)
+        return self.min_q(self.q(self.critics.target, self.critic_inputs(next_input)))
 
     def critic_loss(self, td_error: Tensor, batch: LossBatch, row_weights: RowWeights) -> Tensor:
         """Returns `E[(Q_i(x, a_1 .. a_N) - y_i)^2]`, summed over the critics (Lowe et al. 2017, equation 6).
@@ -159,7 +171,12 @@ class Maddpg:
         if batch.importance is not None:
             # Departure, a setting: prioritised replay (Schaul et al. 2016, section 3.4).
             loss = loss * batch.importance
-        return (loss * self.of_critics(row_weights.loss)).sum()
+        return (loss * self.critic_weights(row_weights)).sum()
+
+    def update_policies(self, batch: LossBatch, inputs: Sequence[Tensor], row_weights: RowWeights) -> PolicyStats:
+        """Updates the policies once; inputs: what the critics read of the batch."""
+        loss, allowed_logits, q = self.policy_loss(batch, inputs, row_weights)
+        return PolicyStats(allowed_logits.detach(), q.detach(), self.policies.descend(loss))
 
     def policy_loss(
         self, batch: LossBatch, inputs: Sequence[Tensor], row_weights: RowWeights
@@ -170,21 +187,45 @@ class Maddpg:
         (Fujimoto et al. 2018, algorithm 1). Also returns the logits `[B, U]`, 0 for forbidden choices, and the values
         Q_i `[N, B]`. inputs: what the critics read of the batch.
         """
-        obs, action, state = self.split(batch.obs_action)
+        obs = self.split(batch.obs_action)[0]
         logits = self.policy_logits(self.policies.online, obs)
         current = self.actions.differentiable(logits, self.gumbel_noise(len(logits)))
+        q = self.q_of_current_actions(batch, inputs, current, row_weights)
+        penalty, allowed_logits = self.logit_penalty(obs, logits, row_weights)
+        return penalty - (q * self.critic_weights(row_weights)[: len(q)]).sum(), allowed_logits, q
+
+    def q_of_current_actions(
+        self, batch: LossBatch, inputs: Sequence[Tensor], current: Tensor, row_weights: RowWeights
+    ) -> Tensor:
+        """Returns `Q_i(x, a_1 .. mu_i(o_i) .. a_N)` of the critics in the policy loss.
+
+        current: all mu_i(o_i) `[B, U]`. Shapes are those of `q_of_player_actions`.
+        """
+        obs, action, state = self.split(batch.obs_action)
+        if self.algorithm.team_critic:
+            # Departure, a setting: all members of a team act by their current policies in the one critic that they
+            # have, and learn from one gradient (FACMAC, Peng et al. 2021, section 4.2).
+            current = _of_acting(current, row_weights.acting)
         if self.algorithm.teammates == "current":
             # Departure, a setting: the other players act by their current policies (FACMAC, Peng et al. 2021).
             current = _of_acting(current, row_weights.acting)
             action = current.detach()
             inputs = self.critic_inputs(torch.cat([obs, action, state], 1))
         # Each Q_i sees the current action of its own player, and the actions of all others in `action`.
-        q = self.q_of_player_actions(inputs, current - action)
-        # Departure: the penalty on logits is in openai/maddpg's code, not in the paper. Forbidden choices count as 0.
+        return self.q_of_player_actions(inputs, current - action)
+
+    def logit_penalty(self, obs: Tensor, logits: Tensor, row_weights: RowWeights) -> tuple[Tensor, Tensor]:
+        """Returns `lambda * mean logits^2`, summed over the players, and the logits with 0 for forbidden choices."""
+        # Departure: the penalty on logits is in openai/maddpg's code, not in the paper.
         allowed = self.allowed(obs)
         allowed_logits = logits if allowed is None else logits * allowed
-        penalty = (allowed_logits.square() * row_weights.penalty).sum()
-        return penalty - (q * row_weights.loss).sum(), allowed_logits, q
+        return (allowed_logits.square() * row_weights.penalty).sum(), allowed_logits
+
+    def critic_weights(self, row_weights: RowWeights) -> Tensor:
+        """Returns the weight of each row in the loss of each critic `[C, B]`; a team's critic counts once."""
+        weights = row_weights.loss.index_select(0, self._critic_players)
+        fractions = self._critic_groups.fractions
+        return weights if fractions is None else weights * fractions
 
     def soft_update(self, tau: float) -> None:
         """Moves every target: `theta' = tau * theta + (1 - tau) * theta'` (Lowe et al. 2017, algorithm 1)."""
@@ -198,8 +239,16 @@ class Maddpg:
 
         Huang and Ontanon 2022, arXiv 2006.14171: no softmax or argmax takes a forbidden choice.
         """
+        return self.lower_forbidden(self.policy_outputs(policies, obs)[:, : self.players.action_dim], obs)
+
+    def policy_outputs(self, policies: Sequence[GroupedNetworks], obs: Tensor) -> Tensor:
+        """Returns the outputs of all policies `[B, U + L]`: logits, then those of stochastic players' Gaussians."""
         outputs = [policy(rows) for policy, rows in zip(policies, self._policy_groups.inputs(obs), strict=True)]
-        logits, allowed = self._policy_groups.joint_logits(outputs), self.allowed(obs)
+        return self._policy_groups.joint_outputs(outputs)
+
+    def lower_forbidden(self, logits: Tensor, obs: Tensor) -> Tensor:
+        """Returns logits `[B, U]`; those of choices that action masks forbid are lowered."""
+        allowed = self.allowed(obs)
         return logits if allowed is None else logits - (1 - allowed) * FORBIDDEN
 
     def allowed(self, obs: Tensor) -> Tensor | None:
@@ -219,19 +268,16 @@ class Maddpg:
         return self._critic_groups.values([critic(rows) for critic, rows in zip(critics, inputs, strict=True)])
 
     def q_of_player_actions(self, inputs: Sequence[Tensor], change: Tensor) -> Tensor:
-        """Returns `Q_i(x, a_1 .. mu_i(o_i) .. a_N)` of the first critics `[N, B]`.
+        """Returns `Q_i(x, a_1 .. mu_i(o_i) .. a_N)` of first critics `[N, B]`; with stochastic players of all `[C, B]`.
 
         inputs: what all critics read. change: difference of the current actions from those in `inputs` `[B, U]`, of
         which each critic reads that of its own player.
         """
         groups = self._critic_groups
-        changes, first_inputs = groups.player_action_changes(change), groups.first_inputs(inputs)
-        by_group = zip(self._first_critics, first_inputs, changes, strict=True)
-        return groups.first_values([critic(rows, change_of_action) for critic, rows, change_of_action in by_group])
-
-    def of_critics(self, numbers: Tensor) -> Tensor:
-        """Returns, for each critic, the numbers of its player: `[C, B]` from `[N, B]`."""
-        return numbers.index_select(0, self._critic_players)
+        by_group = zip(
+            self._policy_critics, groups.policy_inputs(inputs), groups.player_action_changes(change), strict=True
+        )
+        return groups.policy_values([critic(rows, change_of_action) for critic, rows, change_of_action in by_group])
 
     def min_q(self, q: Tensor) -> Tensor:
         """Returns the lower value of each player's critics `[N, B]`, from the values of all critics `[C, B]`.
@@ -272,6 +318,10 @@ class Maddpg:
         self.set_rates(policy_learning_rate, critic_learning_rate)
         return self.step(batch, update_policies=update_policies)
 
+    def network_states(self) -> dict[str, NetworkState]:
+        """Returns all learnt state by the name that checkpoints give it."""
+        return {"policies": self.policies, "critics": self.critics}
+
     def set_rates(self, policy_learning_rate: float, critic_learning_rate: float) -> None:
         """Sets the learning rates of the following updates."""
         self.policies.adam.learning_rate.fill_(policy_learning_rate)
@@ -307,7 +357,7 @@ class Maddpg:
 
         Inputs and output are normalised, if the run normalises.
         """
-        group, network, user = position_of(self._critic_groups.groups, critic)
+        group, network, user = position_of(self._critic_groups.groups, self._critic_groups.computed[critic])
         return self.critics.online[group].of_user(network, user)
 
     @torch.no_grad()
@@ -316,8 +366,10 @@ class Maddpg:
 
         Inputs and values are normalised, if the run normalises.
         """
-        inputs = self._critic_groups.first_inputs(self.critic_inputs(critic_input))
-        return self._critic_groups.first_values([q(x) for q, x in zip(self._first_critics, inputs, strict=True)])
+        groups = self._critic_groups
+        inputs = groups.policy_inputs(self.critic_inputs(critic_input))
+        values = groups.policy_values([q(x) for q, x in zip(self._policy_critics, inputs, strict=True)])
+        return values[: len(self.players.agents)]
 
 
 def _of_acting(action: Tensor, acting: Tensor | None) -> Tensor:

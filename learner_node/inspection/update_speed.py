@@ -156,11 +156,17 @@ def update_flop(agents: AgentsSpec, network: NetworkSpec, rows: int) -> int:
     return 2 * rows * (policy + critic + training + critic + through_critic + 2 * action_only)
 
 
-def random_batch(agents: AgentsSpec, rows: int) -> LossBatch:
-    """Returns a batch of random numbers as views of records; every agent acts in every row."""
+def random_records(agents: AgentsSpec, rows: int) -> Tensor:
+    """Returns records of random numbers `[rows, numbers]`; every agent acts in every row."""
     dtype = transition_dtype(agents)
     columns, records = field_columns(dtype), torch.randn(rows, dtype.itemsize // 4)
     records[:, columns["discount"].start : columns["present"].stop] = 1.0
+    return records
+
+
+def random_batch(agents: AgentsSpec, rows: int) -> LossBatch:
+    """Returns a batch of random numbers as views of records; every agent acts in every row."""
+    columns, records = field_columns(transition_dtype(agents)), random_records(agents, rows)
     next_obs, reward, discount, present = (
         records[:, columns[name]] for name in ("next_obs", "reward", "discount", "present")
     )

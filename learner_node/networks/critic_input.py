@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from common.spec import PlayersSpec
-from learner_node.update.layout import Critic
+from learner_node.update.layout import NetworkLayout
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CriticInput:
     that several agents share reads its own agent first, then the others."""
     own: tuple[int, ...]
     """Positions in `agents` of the critic's own agent, whose return it estimates; of several agents if a side learns as
-    one player."""
+    one player or has one critic (`algorithm.team_critic`)."""
     state: slice
     """Columns of the environment's global state; empty if critics do not read it."""
 
@@ -47,8 +47,11 @@ class CriticInput:
         return self.size, self.own, *((part.start, part.stop) for part in (*columns, self.state))
 
 
-def critic_input(players: PlayersSpec, critic: Critic) -> CriticInput:
-    """Returns what a critic reads. The first user of a shared network stands for all: their inputs have one form."""
+def critic_input(players: PlayersSpec, layout: NetworkLayout, number: int) -> CriticInput:
+    """Returns what the critic of this number reads; the inputs of all users of its network have one form."""
+    critic = layout.critics[number]
+    same = [one for one in layout.critics if (one.network, one.input_columns) == (critic.network, critic.input_columns)]
+    own = {one.player for one in same}
     position = {column: i for i, column in enumerate(critic.input_columns)}
     obs_dim, state_start = players.obs_dim, players.obs_dim + players.action_dim
     found = []
@@ -57,7 +60,7 @@ def critic_input(players: PlayersSpec, critic: Critic) -> CriticInput:
             obs = _positions(position, range(agent.obs_slice.start, agent.obs_slice.stop))
             action = _positions(position, range(obs_dim + agent.action_start, obs_dim + agent.action_slice.stop))
             if action.start < action.stop:
-                found.append((action.start, i == critic.player, AgentColumns(obs, action)))
+                found.append((action.start, i in own, AgentColumns(obs, action)))
     found.sort(key=lambda one: one[0])
     return CriticInput(
         len(critic.input_columns),

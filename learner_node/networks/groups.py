@@ -10,8 +10,8 @@ The rows of a network are `[B * K]`: the rows of its users alternate.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from itertools import chain
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
 import torch
@@ -66,26 +66,32 @@ class _Columns:
 
 
 class PolicyGroups:
-    """The groups of the policies: joint observations are their inputs, and joint logits their outputs."""
+    """The groups of the policies: joint observations are their inputs; joint logits, and more, their outputs."""
 
     def __init__(self, players: PlayersSpec, layout: NetworkLayout, device: torch.device) -> None:
-        sizes = [(player.obs_dim, player.action_dim) for player in players.agents]
-        self.groups = _groups(layout.policy_networks, sizes)
+        sizes = {i: (player.obs_dim, player.action_dim, player.output_dim) for i, player in enumerate(players.agents)}
+        self.groups = _groups(dict(enumerate(layout.policy_networks)), sizes)
         agents = players.agents
         self._obs = [
             _Columns([[_range(agents[i].obs_slice) for i in users] for users in group.users], device)
             for group in self.groups
         ]
-        self._sizes = [(len(group.users[0]), agents[group.users[0][0]].action_dim) for group in self.groups]
-        order = [column for i in _users(self.groups) for column in _range(agents[i].action_slice)]
-        self._order = _inverse(order, device)
+        self._sizes = [(len(group.users[0]), agents[group.users[0][0]].output_dim) for group in self.groups]
+        # The logits of all players come first, then the other outputs of all players.
+        ends = list(accumulate((len(agent.gaussian_columns) for agent in agents), initial=players.action_dim))
+        others = [range(*columns) for columns in pairwise(ends)]
+        order = [column for i in _users(self.groups) for column in (*_range(agents[i].action_slice), *others[i])]
+        self._order = _positions(range(ends[-1]), order, device)
 
     def inputs(self, obs: Tensor) -> list[Tensor]:
         """Returns the inputs of each group `[G, B * K, o]` from joint observations `[B, O]`."""
         return [columns.of(obs) for columns in self._obs]
 
-    def joint_logits(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Returns the joint logits `[B, U]` from the outputs of each group `[G, B * K, u]`."""
+    def joint_outputs(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Returns the joint outputs `[B, U + L]` from those of each group `[G, B * K, u]`.
+
+        L: number of outputs besides the logits, one for each of `PlayersSpec.gaussian_columns`.
+        """
         by_group = [
             output.reshape(len(output), -1, users * size).transpose(0, 1).flatten(1)
             for output, (users, size) in zip(outputs, self._sizes, strict=True)
@@ -95,46 +101,75 @@ class PolicyGroups:
 
 
 class CriticGroups:
-    """The groups of the critics: their inputs, the actions of their own players among them, and their values."""
+    """The groups of the critics: their inputs, the actions of their players among them, and their values.
+
+    Critics of one network that read the same columns, as those of a team, are computed once.
+    """
 
     def __init__(
-        self, players: PlayersSpec, layout: NetworkLayout, device: torch.device, *, by_structure: bool = False
+        self, players: PlayersSpec, layout: NetworkLayout, like: Tensor, *, by_structure: bool = False
     ) -> None:
-        """by_structure: whether critics of a group also read the same agents in the same columns."""
+        """Takes the number type and the device from `like`.
+
+        by_structure: whether critics of a group also read the same agents in the same columns.
+        """
+        device = like.device
         critics, agents = layout.critics, players.agents
-        sizes: list[Hashable] = [(len(critic.input_columns), agents[critic.player].action_dim) for critic in critics]
+        by_input: dict[object, list[int]] = {}
+        for i, critic in enumerate(critics):
+            by_input.setdefault((critic.network, critic.input_columns), []).append(i)
+        same = {alike[0]: alike for alike in by_input.values()}
+        # The players whose policies learn from each critic that is computed.
+        players_of = {i: [critics[j].player for j in alike] for i, alike in same.items()}
+        sizes: dict[int, Hashable] = {
+            i: (len(critics[i].input_columns), sum(agents[j].action_dim for j in players_of[i])) for i in same
+        }
         if by_structure:
-            sizes = [critic_input(players, critic).structure for critic in critics]
-        self.groups = _groups(layout.critic_networks, sizes)
+            sizes = {i: critic_input(players, layout, i).structure for i in same}
+        self.groups = _groups({i: critics[i].network for i in same}, sizes)
         self._inputs = [
             _Columns([[critics[i].input_columns for i in users] for users in group.users], device)
             for group in self.groups
         ]
-        # First critics have lower numbers than second ones, so that they are the first networks of each group.
-        first = [_with_users_below(len(agents), group) for group in self.groups]
-        self.first_counts = [len(group.networks) for group in first]
-        """For each group, the number of its networks whose users are first critics."""
+        # The policy loss reads first critics, or all of stochastic players (Haarnoja et al. 2018, equation 9). First
+        # ones have lower numbers than second ones, so that they are the first networks of each group.
+        policy_critics = len(critics if any(player.stochastic for player in agents) else agents)
+        read = [_with_users_below(policy_critics, group) for group in self.groups]
+        self.policy_counts = [len(group.networks) for group in read]
+        """For each group, the number of its networks whose values the policy loss reads."""
+        actions = {
+            i: [column for j in one for column in _range(agents[j].action_slice)] for i, one in players_of.items()
+        }
         self._player_action = [
-            _Columns([[_range(agents[i].action_slice) for i in users] for users in group.users], device)
-            for group in first
+            _Columns([[actions[i] for i in users] for users in group.users], device) for group in read
         ]
+        # These are the same for all users of a network.
         self._player_columns = [
-            torch.tensor([_player_columns(players, critics[users[0]]) for users in group.users], device=device)
-            for group in first
+            torch.tensor(
+                [_columns_of(actions[i], players, critics[i]) for i in (users[0] for users in group.users)],
+                device=device,
+            )
+            for group in read
         ]
         self._user_counts = [len(group.users[0]) for group in self.groups]
-        self._order, self._first_order = (_inverse(_users(groups), device) for groups in (self.groups, first))
+        self.computed = [next(i for i, alike in same.items() if critic in alike) for critic in range(len(critics))]
+        """The critic whose values are those of each critic: itself, or the first one of its team."""
+        self._order = _positions(self.computed, _users(self.groups), device)
+        self._policy_order = _positions(self.computed[:policy_critics], _users(read), device)
+        fractions = torch.tensor([float(len(same[i])) for i in self.computed]).to(like).reciprocal()
+        self.fractions = None if bool((fractions == 1.0).all()) else fractions[:, None]
+        """The weight of each critic in the losses `[C, 1]`: those that are computed once count as one; None = 1."""
 
     def inputs(self, critic_input: Tensor) -> list[Tensor]:
         """Returns the inputs of each group `[G, B * K, inputs]` from the critic input `[B, O+U+S]`."""
         return [columns.of(critic_input) for columns in self._inputs]
 
-    def first_inputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Returns those of the first critics' networks from the result of `inputs`."""
-        return [rows[:count] for rows, count in zip(inputs, self.first_counts, strict=True)]
+    def policy_inputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Returns those of the networks that the policy loss reads from the result of `inputs`."""
+        return [rows[:count] for rows, count in zip(inputs, self.policy_counts, strict=True)]
 
     def player_action_changes(self, change: Tensor) -> list[InputChange]:
-        """Returns, for each group, the change of the action of each first critic's own player.
+        """Returns, for each group, the change of the actions of each critic's players, as the policy loss reads it.
 
         change: difference of the actions from those in the critic input `[B, U]`.
         """
@@ -145,9 +180,9 @@ class CriticGroups:
         """Returns the values of all critics `[C, B]` from the outputs of each group."""
         return self._in_order(outputs, self._order)
 
-    def first_values(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Returns the values of the first critics `[N, B]` from the outputs of each group's first networks."""
-        return self._in_order(outputs, self._first_order)
+    def policy_values(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Returns the values that the policy loss reads, of first critics `[N, B]` or of all `[C, B]`."""
+        return self._in_order(outputs, self._policy_order)
 
     def _in_order(self, outputs: Sequence[Tensor], order: Tensor | None) -> Tensor:
         by_group = [
@@ -158,9 +193,11 @@ class CriticGroups:
         return values if order is None else values.index_select(0, order)
 
 
-def _groups(network_of: Sequence[int], sizes: Sequence[Hashable]) -> list[Group]:
+def _groups(network_of: Mapping[int, int], sizes: Mapping[int, Hashable]) -> list[Group]:
     """Returns the groups; network_of, sizes: the network of each user, and the sizes of that network."""
-    users = {number: [i for i, other in enumerate(network_of) if other == number] for number in sorted(set(network_of))}
+    users = {
+        number: [i for i, other in network_of.items() if other == number] for number in sorted({*network_of.values()})
+    }
     found: dict[Hashable, Group] = {}
     for number, members in users.items():
         group = found.setdefault((sizes[members[0]], len(members)), Group([], []))
@@ -175,10 +212,9 @@ def _with_users_below(limit: int, group: Group) -> Group:
     return Group([group.networks[i] for i in selected], [group.users[i] for i in selected])
 
 
-def _player_columns(players: PlayersSpec, critic: Critic) -> list[int]:
-    """Returns which of a critic's inputs are the action of its player; they are the same for all users of a network."""
-    action = players.agents[critic.player].action_slice
-    return [critic.input_columns.index(players.obs_dim + column) for column in _range(action)]
+def _columns_of(actions: Sequence[int], players: PlayersSpec, critic: Critic) -> list[int]:
+    """Returns which of a critic's inputs are these numbers of the joint action."""
+    return [critic.input_columns.index(players.obs_dim + column) for column in actions]
 
 
 def _users(groups: Sequence[Group]) -> list[int]:
@@ -186,11 +222,12 @@ def _users(groups: Sequence[Group]) -> list[int]:
     return [user for group in groups for users in group.users for user in users]
 
 
-def _inverse(order: Sequence[int], device: torch.device) -> Tensor | None:
-    """Returns the positions of 0, 1, ... in an order; None if they are in order."""
-    if list(order) == list(range(len(order))):
+def _positions(wanted: Sequence[int], order: Sequence[int], device: torch.device) -> Tensor | None:
+    """Returns the position in an order of each wanted number; None if the order is the wanted one."""
+    if list(order) == list(wanted):
         return None
-    return torch.tensor(sorted(range(len(order)), key=order.__getitem__), device=device)
+    position = {number: i for i, number in enumerate(order)}
+    return torch.tensor([position[number] for number in wanted], device=device)
 
 
 def _range(columns: slice) -> range:

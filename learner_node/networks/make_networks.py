@@ -97,7 +97,7 @@ def _own_critics(
 ) -> tuple[GroupedNetworks, list[Tensor]]:
     modules = []
     for users in group.users:
-        inputs = critic_input(players, layout.critics[users[0]])
+        inputs = critic_input(players, layout, users[0])
         modules.append(make_critic(network.critic, inputs, network.critic_hidden, (*seed, users[0]), like))
     return OwnCritics(modules), [flat_parameters(module) for module in modules]
 

@@ -105,10 +105,10 @@ def make_critic(
 
 def parameter_count(players: PlayersSpec, layout: NetworkLayout, network: NetworkSpec) -> int:
     """Returns the number of learnt parameters of all critics of the user's class; a shared network counts once."""
-    first_users = {critic.network: critic for critic in reversed(layout.critics)}
+    first_users = {critic.network: i for i, critic in reversed(list(enumerate(layout.critics)))}
     count = 0
-    for critic in first_users.values():
-        inputs = critic_input(players, critic)
+    for user in first_users.values():
+        inputs = critic_input(players, layout, user)
         count += len(flat_parameters(make_critic(network.critic, inputs, network.critic_hidden, (0,), torch.zeros(()))))
     return count
 

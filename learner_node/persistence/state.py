@@ -7,6 +7,8 @@ players share is stored once.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Mapping
 
 import msgspec
@@ -16,10 +18,13 @@ from torch import Tensor
 from common.errors import ConfigError, ShoalError
 from common.run.run import BudgetSpec
 from learner_node import schedule
-from learner_node.engine import Engine, NetworkState
+from learner_node.engine import Engine
 
 _RANDOM = "random_state"
 _NORMALISATION = "normalisation"
+_SEED_BYTES = 8
+
+_log = logging.getLogger(__name__)
 
 
 class Counters(msgspec.Struct, forbid_unknown_fields=True):
@@ -78,10 +83,20 @@ def restore_state(engine: Engine, state: TrainingState) -> None:
             f"the checkpoint contains {found}, this run's networks need {wanted}; "
             "resume with the network and algorithm settings of the checkpoint."
         )
-    for kind, parameters in _network_states(engine).items():
+    for kind, parameters in engine.network_states().items():
         parameters.load({name: state.tensors[f"{kind}/{name}"] for name in parameters.tensors()})
     engine.normaliser.load(_with_prefix(_NORMALISATION, state.tensors))
-    engine.generator.set_state(state.tensors[_RANDOM])
+    _restore_generator(engine.generator, state.tensors[_RANDOM])
+
+
+def _restore_generator(generator: torch.Generator, state: Tensor) -> None:
+    """Continues a stream of random numbers; on another kind of device, where no state fits, from a seed made of it."""
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state)
+        return
+    digest = hashlib.blake2b(state.numpy().tobytes(), digest_size=_SEED_BYTES).digest()
+    generator.manual_seed(int.from_bytes(digest, "little"))
+    _log.info("the device changed: the random numbers of updates continue in another stream")
 
 
 def _check_normalisation(found: set[str], wanted: set[str]) -> None:
@@ -104,10 +119,6 @@ def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
 def _tensors(engine: Engine) -> dict[str, Tensor]:
     return {
         f"{kind}/{name}": tensor
-        for kind, parameters in _network_states(engine).items()
+        for kind, parameters in engine.network_states().items()
         for name, tensor in parameters.tensors().items()
     } | {f"{_NORMALISATION}/{name}": tensor for name, tensor in engine.normaliser.tensors().items()}
-
-
-def _network_states(engine: Engine) -> dict[str, NetworkState]:
-    return {"policies": engine.policies, "critics": engine.critics}

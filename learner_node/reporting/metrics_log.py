@@ -2,8 +2,9 @@
 
 metrics.jsonl, one object a line: `time` (Unix seconds), `trained_s`, `updating_s`, `env_steps`, `updates`,
 `updates_per_s`, `progress`, `exploration_scale`; over agents `critic_loss`, `policy_loss`, `q_mean`,
-`critic_gradient_norm`, `policy_gradient_norm`, and the sizes of inputs, `obs_mean`, `obs_spread`, `obs_size`,
-`reward_mean`, `reward_spread`, `reward_size`; `episode_steps`, `reward_change`; from the replay server's status
+`critic_gradient_norm`, `policy_gradient_norm`, with stochastic policies `entropy` and `temperature`, and the sizes of
+inputs, `obs_mean`, `obs_spread`, `obs_size`, `reward_mean`, `reward_spread`, `reward_size`; `episode_steps`,
+`reward_change`; from the replay server's status
 `return_mean` (last episodes, exploration included), `return_means` over agents, `env_steps_per_s`,
 `samples_per_insert`, `policy_lag`, `replay_size`, `actors`, `actors_waited_s` (sum over actors), `waiting` (which
 process waits for which at this moment, as text). `updating_s` includes the waits for batches in `ReplayClient.next`.
@@ -51,7 +52,7 @@ class MetricsLog:
         ShoalError if the disk is full.
         """
         line: dict[str, Any] = {"time": round(time.time(), 3), "updates": updates, **values}
-        line |= asdict(losses)
+        line |= {name: by_player for name, by_player in asdict(losses).items() if by_player}
         if status is not None:
             line |= {
                 "return_mean": status.return_mean,

@@ -26,6 +26,8 @@ from learner_node.update.update_stats import Losses
 MIN_EPISODES = 100
 """Finished episodes a worker before their mean length is used. It includes the steps of unfinished episodes, which
 matter less the more episodes have finished."""
+CONFIRM_TIMEOUT_S = 5.0
+"""Longest wait for the replay servers' confirmation that the run is finished [s]."""
 
 _log = logging.getLogger(__name__)
 
@@ -139,7 +141,15 @@ class Reporter:
         if finished and not counters.updates:
             self._warning = ended_too_early(self._run.spec)
             _log.warning("%s", self._warning)
-        self._replay.send(self._report(losses, finished=finished))
+        report = self._report(losses, finished=finished)
+        if not finished:
+            self._replay.send(report)
+        elif not self._replay.report_finished(report, CONFIRM_TIMEOUT_S):
+            _log.warning(
+                "the replay server has not confirmed the end of the run within %.0f s; if it refuses another run, start"
+                " that run's learner with --fresh",
+                CONFIRM_TIMEOUT_S,
+            )
         _log.info(
             "%s after %d updates, %d environment steps, %.0f s",
             "finished" if finished else "stopped",

@@ -48,8 +48,8 @@ def _try_critics(spec: RunSpec, agents: AgentsSpec) -> list[str]:
     run_players = players(agents, spec.algorithm.variants)
     layout = network_layout(run_players, spec.network, spec.algorithm)
     inputs = {}
-    for critic in layout.critics:
-        found = critic_input(run_players, critic)
+    for i in range(len(layout.critics)):
+        found = critic_input(run_players, layout, i)
         inputs.setdefault(found.structure, found)
     warnings: list[str] = []
     for one in inputs.values():

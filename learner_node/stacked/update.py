@@ -49,6 +49,7 @@ from learner_node.update.batches import LossBatch, RowWeights
 from learner_node.update.draws import gumbel_noise
 from learner_node.update.layout import NetworkLayout, network_layout
 from learner_node.update.losses import td_target
+from learner_node.update.network_state import NetworkState
 from learner_node.update.signals import PlayerSignals, SignalMixer
 from learner_node.update.update_stats import PolicyStats, UpdateStats
 
@@ -122,6 +123,10 @@ class StackedUpdate:
         """
         self.set_rates(policy_learning_rate, critic_learning_rate)
         return self.step(batch, update_policies=update_policies)
+
+    def network_states(self) -> dict[str, NetworkState]:
+        """Returns all learnt state by the name that checkpoints give it."""
+        return {"policies": self.policies, "critics": self.critics}
 
     def set_rates(self, policy_learning_rate: float, critic_learning_rate: float) -> None:
         """Sets the learning rates of the following updates."""

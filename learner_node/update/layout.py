@@ -7,6 +7,9 @@
              only: learners that treat each other as part of the environment   one learner an agent
     joint    a side is one player: one policy from all its observations to     (common/run/players.py makes the players
              all its actions, one critic that reads everything                 of a run from its agents)
+    masac    maddpg with two critics and policies that are distributions,      Haarnoja et al. 2018, arXiv 1812.05905
+             rewarded for their entropy                                        (algorithms/masac.py)
+    isac     the same, where critics read their own observation and action     masac is to maddpg as isac is to iddpg
 
 The critic input is joint observation, joint action and global state side by side `[O+U+S]`; without a state S is 0.
 Centralised critics read the observations, the state, or both (`algorithm.critic_sees`), and all actions.
@@ -16,7 +19,8 @@ Each algorithm is a `Variant` of one update. Sides may use different variants in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
@@ -24,7 +28,7 @@ from typing import Literal
 from common.errors import ConfigError
 from common.run.players import Algorithm, algorithms_by_side, network_groups
 from common.run.run import AlgorithmSpec, NetworkSpec
-from common.spec import PlayerSpec, PlayersSpec
+from common.spec import Categorical, PlayerSpec, PlayersSpec
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ VARIANTS: dict[Algorithm, Variant] = {
     "matd3": Variant(twin_critics=True, target_noise=True, policy_delay=2),
     "iddpg": Variant(centralised=False),
     "joint": Variant(),
+    "masac": Variant(twin_critics=True),
+    "isac": Variant(centralised=False, twin_critics=True),
 }
 
 
@@ -88,16 +94,23 @@ def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: Algori
     """Returns the networks of the players of a run (`Run.players`); ConfigError if players cannot share a network."""
     algorithm_by_side = algorithms_by_side(players, algorithm.variants)
     variants = [VARIANTS[algorithm_by_side[player.team]] for player in players.agents]
-    _refuse_state(players, variants, algorithm)
+    _refuse_state(players, variants, algorithm_by_side, algorithm)
+    _refuse_gaussians(players, network)
+    _refuse_entropy_target(players, algorithm)
     separate = tuple(range(len(players.agents)))
     roles = network_groups(players, network.share)
     _refuse_mixed_roles(players, roles, algorithm_by_side, algorithm)
     critic_roles = roles if network.share_critics else separate
-    sees = algorithm.critic_sees
-    first = [_critic(players, i, critic_roles, variants[i], 0, sees=sees) for i in separate]
+    if algorithm.team_critic:
+        _refuse_independent_team(players, variants, algorithm_by_side)
+        critic_roles = tuple(players.sides.index(player.team) for player in players.agents)
+    sees, team = algorithm.critic_sees, algorithm.team_critic
+    first = [_critic(players, i, critic_roles, variants[i], 0, sees=sees, in_joint_order=team) for i in separate]
     offset = 1 + max(critic_roles)
     second = [
-        _critic(players, i, critic_roles, variants[i], offset, sees=sees) for i in separate if variants[i].twin_critics
+        _critic(players, i, critic_roles, variants[i], offset, sees=sees, in_joint_order=team)
+        for i in separate
+        if variants[i].twin_critics
     ]
     return NetworkLayout(
         policy_networks=roles if network.share_policies else separate,
@@ -123,7 +136,46 @@ def _refuse_mixed_roles(
             )
 
 
-def _refuse_state(players: PlayersSpec, variants: Sequence[Variant], algorithm: AlgorithmSpec) -> None:
+def _refuse_independent_team(
+    players: PlayersSpec, variants: Sequence[Variant], algorithm_by_side: Mapping[str, Algorithm]
+) -> None:
+    """Raises ConfigError for a team critic of a side whose critics read one agent each."""
+    for player, variant in zip(players.agents, variants, strict=True):
+        if not variant.centralised:
+            raise ConfigError(
+                f"algorithm.team_critic = true: side {player.team} learns by {algorithm_by_side[player.team]}, whose "
+                "critics read one agent each. Choose maddpg, matd3 or masac for this side, or set "
+                "algorithm.team_critic=false."
+            )
+
+
+def _refuse_gaussians(players: PlayersSpec, network: NetworkSpec) -> None:
+    """Raises ConfigError if a player draws Box parts from a Gaussian, whose density only the head `box` has."""
+    if network.head != "box" and players.gaussian_columns:
+        raise ConfigError(
+            f"network.head = {network.head!r}: masac and isac need the density of an action, which Shoal computes for"
+            " network.head=box only. Set it, or choose another algorithm."
+        )
+
+
+def _refuse_entropy_target(players: PlayersSpec, algorithm: AlgorithmSpec) -> None:
+    """Raises ConfigError for a target entropy that no policy of a stochastic player can have."""
+    for player in players.agents:
+        sizes = [part.n for part in player.parts if isinstance(part, Categorical)]
+        largest = sum(map(math.log, sizes)) + len(player.gaussian_columns) * math.log(2)
+        if player.stochastic and algorithm.entropy_target != "auto" and algorithm.entropy_target >= largest:
+            raise ConfigError(
+                f"algorithm.entropy_target = {algorithm.entropy_target:g}: the policy of {player.name} has an entropy"
+                f" below {largest:.2f} nats. Set a smaller number, or auto."
+            )
+
+
+def _refuse_state(
+    players: PlayersSpec,
+    variants: Sequence[Variant],
+    algorithm_by_side: Mapping[str, Algorithm],
+    algorithm: AlgorithmSpec,
+) -> None:
     """Raises ConfigError if `algorithm.critic_sees` requests a global state that critics cannot read."""
     if algorithm.critic_sees == "observations":
         return
@@ -131,8 +183,9 @@ def _refuse_state(players: PlayersSpec, variants: Sequence[Variant], algorithm: 
     for player, variant in zip(players.agents, variants, strict=True):
         if not variant.centralised:
             raise ConfigError(
-                f"{setting}: side {player.team} learns by iddpg, whose critics read one agent's observation and action "
-                "only. Choose maddpg or matd3 for this side, or set algorithm.critic_sees=observations."
+                f"{setting}: side {player.team} learns by {algorithm_by_side[player.team]}, whose critics read one "
+                "agent's observation and action only. Choose maddpg, matd3 or masac for this side, or set "
+                "algorithm.critic_sees=observations."
             )
     if not players.state_dim:
         raise ConfigError(
@@ -149,12 +202,13 @@ def _critic(
     offset: int,
     *,
     sees: Literal["observations", "state", "both"],
+    in_joint_order: bool,
 ) -> Critic:
     users = [i for i, number in enumerate(roles) if number == roles[player]]
     others = [i for i in range(len(players.agents)) if i not in users]
     position = users.index(player)
     order = [*users[position:], *users[:position], *others] if variant.centralised else [player]
-    if variant.centralised and len(users) == 1:
+    if variant.centralised and (in_joint_order or len(users) == 1):
         input_columns = list(range(players.obs_dim + players.action_dim))
     else:
         input_columns = list(chain.from_iterable(_columns(players, players.agents[i]) for i in order))

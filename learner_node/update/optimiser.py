@@ -39,8 +39,9 @@ class Adam:
         self.mean = torch.zeros_like(parameters)
         self.square = torch.zeros_like(parameters)
         self.steps = torch.zeros((), device=parameters.device)
-        self.learning_rate = parameters.new_zeros(())
-        """The learning rate. It is a tensor, so that each replay of a captured update reads its new value."""
+        self.learning_rate = torch.zeros((), device=parameters.device)
+        """The learning rate. It is a tensor, so that each replay of a captured update reads its new value; float32
+        whatever the parameters are, because the fused kernel reads nothing else on a GPU."""
         self._weight_decay, self._relative_rates = weight_decay, relative_rates
 
     def step(self, parameters: Tensor, gradient: Tensor) -> None:

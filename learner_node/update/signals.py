@@ -3,12 +3,16 @@
     mixed reward of an agent = (1 - s) * reward of the agent + s * mean reward of its side        s: team spirit
     reward of a player       = mean mixed reward of its agents
 
+Where a side has one critic (`algorithm.team_critic`), s is 1 and all players of the side have its mean reward; they
+continue, and are present, as long as one agent of the side does.
+
 "Team Spirit" is the term of OpenAI Five (2018). With s = 0 each agent learns from its own reward, with s = 1 from the
 mean reward of its side.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,16 +37,23 @@ class SignalMixer:
 
     def __init__(self, agents: AgentsSpec, players: PlayersSpec, algorithm: AlgorithmSpec, like: Tensor) -> None:
         """Takes the number type and the device from `like`."""
-        self._members = [list(members_of(agents, player)) for player in players.agents]
+        members = [list(members_of(agents, player)) for player in players.agents]
+        # Tensors, because a list as index is copied to the device in every update, which no CUDA graph captures.
+        self._members = [torch.tensor(numbers, device=like.device) for numbers in members]
         self._scale = algorithm.reward_scale
-        has_spirit = algorithm.team_spirit > 0.0 or algorithm.final_team_spirit is not None
+        has_spirit = algorithm.team_critic or algorithm.team_spirit > 0.0 or algorithm.final_team_spirit is not None
         self._same_side = torch.tensor([[float(a.team == b.team) for b in agents.agents] for a in agents.agents]).to(
             like
         )
         self._mean_of = like.new_zeros(len(agents.agents), len(players.agents))
-        for player, members in enumerate(self._members):
-            self._mean_of[members, player] = 1.0 / len(members)
+        for player, numbers in enumerate(members):
+            self._mean_of[numbers, player] = 1.0 / len(numbers)
         self._merges = len(players.agents) < len(agents.agents)
+        self._has_teams = algorithm.team_critic
+        teams = [[i for i, agent in enumerate(agents.agents) if agent.team == player.team] for player in players.agents]
+        by_team = [torch.tensor(numbers, device=like.device) for numbers in teams]
+        self._signal_agents = by_team if self._has_teams else self._members
+        """The agents whose discount and presence each player has."""
         self._mixes = self._merges or has_spirit or algorithm.reward_scale != 1.0
         self._matrix = torch.empty_like(self._mean_of)
         self.set_team_spirit(algorithm.team_spirit)
@@ -56,7 +67,8 @@ class SignalMixer:
         self._penalty = (algorithm.action_regularisation / lengths.to(like))[:, None]
 
     def set_team_spirit(self, spirit: float) -> None:
-        """Sets the fraction of the side's mean reward in each agent's reward, 0 to 1."""
+        """Sets the fraction of the side's mean reward in each agent's reward, 0 to 1; a team critic always has 1."""
+        spirit = 1.0 if self._has_teams else spirit
         side_mean = self._same_side / self._same_side.sum(0, keepdim=True)
         identity = torch.eye(len(side_mean)).to(side_mean)
         self._matrix.copy_(((1.0 - spirit) * identity + spirit * side_mean) @ self._mean_of * self._scale)
@@ -66,15 +78,17 @@ class SignalMixer:
         reward = batch.reward @ self._matrix if self._mixes else batch.reward
         if batch.reward_factor is not None:
             reward = reward * batch.reward_factor
-        if not self._merges:
+        if not self._merges and not self._has_teams:
             return PlayerSignals(reward, batch.discount, batch.present)
-        return PlayerSignals(reward, self._any(batch.discount), self._any(batch.present))
+        agents = self._signal_agents
+        return PlayerSignals(reward, _any(batch.discount, agents), _any(batch.present, agents))
 
     def row_weights(self, batch: LossBatch, signals: PlayerSignals) -> RowWeights:
         """Returns the weights of a batch's rows in the losses."""
-        mask = signals.present.t()
-        rows = mask / mask.sum(1, keepdim=True).clamp_(min=1.0)
-        penalty = (rows.index_select(0, self.player_of) * self._penalty).t()
+        rows = player_rows = _fractions(signals.present)
+        if self._has_teams:
+            player_rows = _fractions(_any(batch.present, self._members))
+        penalty = (player_rows.index_select(0, self.player_of) * self._penalty).t()
         if batch.complete:
             return RowWeights(rows, penalty, None, None)
         alive = batch.present * (batch.discount > 0)
@@ -82,6 +96,13 @@ class SignalMixer:
             rows, penalty, batch.present.index_select(1, self._agent_of), alive.index_select(1, self._agent_of)
         )
 
-    def _any(self, agents: Tensor) -> Tensor:
-        """Returns the largest value of each player's agents: a player continues as long as one of its agents does."""
-        return torch.stack([agents[:, members].amax(1) for members in self._members], 1)
+
+def _any(by_agent: Tensor, agents: Sequence[Tensor]) -> Tensor:
+    """Returns the largest value of each player's agents `[B, N]`: it continues as long as one of its agents does."""
+    return torch.stack([by_agent.index_select(1, numbers).amax(1) for numbers in agents], 1)
+
+
+def _fractions(present: Tensor) -> Tensor:
+    """Returns the weight of each row in a mean over the rows with the player `[N, B]`, from presence `[B, N]`."""
+    mask = present.t()
+    return mask / mask.sum(1, keepdim=True).clamp_(min=1.0)

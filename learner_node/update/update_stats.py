@@ -5,7 +5,7 @@ N players     C critics     B rows of the batch     U length of the joint action
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -22,9 +22,13 @@ class PolicyStats:
     logits: Tensor
     """Logits of the policies `[B, U]`; 0 for choices that an action mask forbids."""
     q: Tensor
-    """Values of the policies' actions by the players' first critics `[N, B]`."""
+    """Values of the policies' actions by the players' first critics `[N, B]`; soft values of stochastic players."""
     squared_norms: Tensor
     """Squared norms of the policies' gradients before clipping, network by network."""
+    entropy: Tensor | None = None
+    """Entropies of the policies [nats], 0 for deterministic players `[N, B]`; None if no player is stochastic."""
+    temperature: Tensor | None = None
+    """Weights of the entropies, 0 for deterministic players `[N]`; None if no player is stochastic."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,17 @@ class UpdateStats:
         return self._policy.squared_norms.sqrt()[list(self.layout.policy_networks)]
 
     @property
+    def entropy(self) -> Tensor | None:
+        """Mean entropy of the policies [nats], before the update; None if no player is stochastic."""
+        entropy = self._policy.entropy
+        return None if entropy is None else policy_value(entropy, self.row_weights)
+
+    @property
+    def temperature(self) -> Tensor | None:
+        """Weight of the entropies in the rewards before the update; None if no player is stochastic."""
+        return self._policy.temperature
+
+    @property
     def _first_td_error(self) -> Tensor:
         return self.td_error[: len(self.row_weights.loss)]
 
@@ -101,13 +116,15 @@ class UpdateStats:
         """Returns the losses as Python numbers, which stay valid after the next update."""
         return Losses(
             *(
-                [float(x) for x in tensor.tolist()]
+                [] if tensor is None else [float(x) for x in tensor.tolist()]
                 for tensor in (
                     self.critic_loss,
                     self.policy_loss,
                     self.q_mean,
                     self.critic_gradient_norm,
                     self.policy_gradient_norm,
+                    self.entropy,
+                    self.temperature,
                 )
             )
         )
@@ -115,10 +132,15 @@ class UpdateStats:
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses, mean values and gradient norms of an update, player by player."""
+    """Losses, mean values and gradient norms of an update, player by player.
+
+    entropy, temperature: of stochastic policies; empty if no player is stochastic.
+    """
 
     critic_loss: list[float]
     policy_loss: list[float]
     q_mean: list[float]
     critic_gradient_norm: list[float]
     policy_gradient_norm: list[float]
+    entropy: list[float] = field(default_factory=list)
+    temperature: list[float] = field(default_factory=list)

@@ -45,7 +45,7 @@ def pack_chunk(logged: LoggedChunk) -> SplitValue:
 def unpack_chunk(value: bytes, number: int, record_bytes: int) -> tuple[Chunk, memoryview]:
     """Returns message and payload of chunk `number` from its value in the log; ProtocolError says how it is damaged.
 
-    The message's `data_hash` is empty: a log contains chunks of one world only.
+    The message's `data_hash` and `run` are empty: a log contains chunks of one run only.
     """
     if len(value) < _FIXED.size:
         raise ProtocolError("too short")

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from common.run.run import Run
 from common.wire.codec import Buffer
-from common.wire.messages import Chunk
+from common.wire.messages import Chunk, LearnerReport
 from replay_server.durability.redis_protocol import RedisCommand
 
 MAX_GROUP_CHUNKS = 64
@@ -59,7 +59,18 @@ class ForgetActor(NamedTuple):
     actor: str
 
 
-Write = LoggedChunk | StoreRun | StoreWeights | StoreSamples | ForgetActor
+class StoreFinished(NamedTuple):
+    """Asks the log to store that the run is finished, or that it is not."""
+
+    report: LearnerReport | None
+    """The last report of the learner; None if the run continues."""
+
+
+class ReleaseChunks(NamedTuple):
+    """Asks the log to delete all chunks of the run. Its counters, its weights and its last report stay."""
+
+
+Write = LoggedChunk | StoreRun | StoreWeights | StoreSamples | ForgetActor | StoreFinished | ReleaseChunks
 
 
 class Transaction(NamedTuple):

@@ -5,6 +5,7 @@
     shoal:{NAME}:actors      hash: actor -> "incarnation:seq" of its last chunk in the log
     shoal:{NAME}:run         the run, as JSON
     shoal:{NAME}:weights     the newest weights frame
+    shoal:{NAME}:finished    the learner's last report, as MessagePack; exists once the run is finished
 
 A group of chunks, the actors' and counters' new values, and the removal of the oldest chunks are one transaction: the
 log never counts a chunk that it does not contain. Every command sets or deletes a key or field whatever its value was,
@@ -22,12 +23,14 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from common.run.run import Run
-from common.wire.messages import Natural
+from common.wire.messages import LearnerReport, Natural
 from replay_server.durability.chunk_format import pack_chunk
 from replay_server.durability.chunk_log import (
     ForgetActor,
     LoggedChunk,
     LogMark,
+    ReleaseChunks,
+    StoreFinished,
     StoreRun,
     StoreSamples,
     StoreWeights,
@@ -39,6 +42,8 @@ from replay_server.durability.redis_protocol import RedisCommand, SplitValue
 FORMAT: Literal[1] = 1
 MARK_FIELDS = ("format", "head", "tail", "refills")
 """The fields of `state` that distinguish a log from an earlier snapshot of the same log."""
+MAX_REMOVED_KEYS = 10_000
+"""Maximum number of keys in one command that removes some: Redis refuses commands of a million arguments."""
 
 
 class LogState(msgspec.Struct, frozen=True):
@@ -64,6 +69,8 @@ class LogContents(msgspec.Struct, frozen=True):
     actors: dict[str, tuple[int, int]]
     """Incarnation and seq by actor."""
     weights: bytes | None
+    finished: LearnerReport | None = None
+    """The last report of the learner of a finished run."""
 
 
 class StoredChunk(NamedTuple):
@@ -85,6 +92,7 @@ class RedisKeys:
         self.prefix = f"shoal:{{{name}}}:"
         self.state, self.actors = self.prefix + "state", self.prefix + "actors"
         self.run, self.weights = self.prefix + "run", self.prefix + "weights"
+        self.finished = self.prefix + "finished"
 
     def chunk(self, number: int) -> str:
         """Returns the key of a chunk."""
@@ -104,9 +112,8 @@ class _Draft:
 
     def commands(self, keys: RedisKeys) -> list[RedisCommand]:
         """Returns the commands, removals first: a new run clears the keys that it then sets."""
-        commands: list[RedisCommand] = []
-        if self.removed:
-            commands.append(("UNLINK", *self.removed))
+        firsts = range(0, len(self.removed), MAX_REMOVED_KEYS)
+        commands: list[RedisCommand] = [("UNLINK", *self.removed[i : i + MAX_REMOVED_KEYS]) for i in firsts]
         if self.forgotten:
             commands.append(("HDEL", keys.actors, *self.forgotten))
         if self.values:
@@ -135,7 +142,7 @@ class ChunkLogIndex:
         self._rows = 0
         self._actors: dict[str, str] = {}
         self._definitions: dict[str, bytes | SplitValue] = {}
-        """The run and the newest weights frame, by Redis key."""
+        """The run, the newest weights frame and the learner's last report, by Redis key."""
         self._state: dict[str, int] = {}
 
     @property
@@ -158,8 +165,13 @@ class ChunkLogIndex:
         return Transaction(draft.commands(self.keys), draft.last_number, before, self.mark)
 
     def metadata(self) -> list[RedisCommand]:
-        """Returns the commands that write everything except chunks, for a Redis that has lost some of it."""
-        return _Draft(dict(self._definitions), dict(self._actors), dict(self._state)).commands(self.keys)
+        """Returns the commands that write everything except chunks, for a Redis that has lost some of it.
+
+        They first remove what Redis may have of an earlier run, or of a run that was finished then.
+        """
+        removed = [self.keys.actors, self.keys.weights, self.keys.finished]
+        draft = _Draft(dict(self._definitions), dict(self._actors), dict(self._state), removed)
+        return draft.commands(self.keys)
 
     def chunks_from(self, number: int) -> list[StoredChunk]:
         """Returns the present chunks from a number on, newest first: the newest are the last to be evicted."""
@@ -182,6 +194,8 @@ class ChunkLogIndex:
         self._definitions = {self.keys.run: msgspec.json.encode(contents.run)}
         if contents.weights:
             self._definitions[self.keys.weights] = contents.weights
+        if contents.finished:
+            self._definitions[self.keys.finished] = msgspec.msgpack.encode(contents.finished)
 
     def add(self, chunk: StoredChunk) -> None:
         """Adds the next chunk that the log contains, or should contain."""
@@ -204,6 +218,10 @@ class ChunkLogIndex:
             case ForgetActor(actor):
                 draft.actors.pop(actor, None)
                 draft.forgotten.append(actor)
+            case StoreFinished(report):
+                self._store_or_remove(self.keys.finished, msgspec.msgpack.encode(report) if report else None, draft)
+            case ReleaseChunks():
+                self._release(draft)
             case StoreRun(run, capacity, replaces_run):
                 self.capacity = capacity
                 draft.values[self.keys.run] = msgspec.json.encode(run)
@@ -212,12 +230,31 @@ class ChunkLogIndex:
                     self._clear(draft)
 
     def _clear(self, draft: _Draft) -> None:
-        """Removes a run that has no transition left."""
-        chunks = [self.keys.chunk(chunk.number) for chunk in self._chunks]
-        draft.removed += [self.keys.actors, self.keys.weights, *chunks]
-        draft.state |= {"inserts": 0, "samples": 0, "tail": self.head}
+        """Removes everything of the previous run, also what the same group has added."""
+        self._release(draft)
+        draft.actors.clear()
+        draft.removed.append(self.keys.actors)
+        for key in (self.keys.weights, self.keys.finished):
+            self._store_or_remove(key, None, draft)
+        draft.state |= {"inserts": 0, "samples": 0}
+
+    def _release(self, draft: _Draft) -> None:
+        """Removes all chunks. Numbers continue, so no chunk of the next run has the key of an earlier one."""
+        for chunk in self._chunks:
+            self._store_or_remove(self.keys.chunk(chunk.number), None, draft)
+        head = draft.state.get("head", self.head)
+        # Both: a Redis that has gone back to an older state must not have a tail beyond its head.
+        draft.state |= {"head": head, "tail": head}
         self._chunks.clear()
         self._rows = 0
+
+    @staticmethod
+    def _store_or_remove(key: str, value: bytes | None, draft: _Draft) -> None:
+        if value is not None:
+            draft.values[key] = value
+        else:
+            draft.values.pop(key, None)
+            draft.removed.append(key)
 
     def _evict(self, draft: _Draft) -> None:
         while self._chunks and self._rows - self._chunks[0].rows >= self.capacity:
@@ -232,17 +269,23 @@ class ChunkLogIndex:
     def _apply(self, draft: _Draft) -> None:
         if self.keys.actors in draft.removed:
             self._actors.clear()
-            self._definitions.pop(self.keys.weights, None)
+        for key in (self.keys.weights, self.keys.finished):
+            if key in draft.removed:
+                self._definitions.pop(key, None)
         for actor in draft.forgotten:
             self._actors.pop(actor, None)
         self._actors |= draft.actors
         self._state |= draft.state
-        definitions = (self.keys.run, self.keys.weights)
+        definitions = (self.keys.run, self.keys.weights, self.keys.finished)
         self._definitions |= {key: value for key, value in draft.values.items() if key in definitions}
 
 
 def parse_contents(
-    state: Mapping[bytes, bytes], actors: Mapping[bytes, bytes], run: bytes, weights: bytes | None
+    state: Mapping[bytes, bytes],
+    actors: Mapping[bytes, bytes],
+    run: bytes,
+    weights: bytes | None,
+    finished: bytes | None = None,
 ) -> LogContents:
     """Returns the log's contents from its keys' values; ValueError or ValidationError when they are not a log's."""
     counters = {name.decode(): int(value) for name, value in state.items()}
@@ -250,7 +293,9 @@ def parse_contents(
     for actor, value in actors.items():
         incarnation, _, seq = value.decode().partition(":")
         sequences[actor.decode()] = int(incarnation), int(seq)
-    contents = LogContents(msgspec.json.decode(run, type=Run), msgspec.convert(counters, LogState), sequences, weights)
+    report = msgspec.msgpack.decode(finished, type=LearnerReport) if finished else None
+    log_state = msgspec.convert(counters, LogState)
+    contents = LogContents(msgspec.json.decode(run, type=Run), log_state, sequences, weights, report)
     if contents.state.tail > contents.state.head:
         raise ValueError(f"its oldest chunk, {contents.state.tail}, comes after its newest")
     return contents

@@ -67,7 +67,7 @@ def recover(
     contents = log.read()
     if contents is None:
         return RecoveryResult(0, 0, 0, 0, 0, 0.0)
-    table = replay.restore(contents.run, contents.weights)
+    table = replay.restore(contents.run, contents.weights, contents.finished)
     log.index.capacity = table.ring.capacity
     state = contents.state
     chunks = damaged = missing = payload_bytes = 0
@@ -139,7 +139,9 @@ class RingChunks:
 
 
 def _in_ring(table: Table, chunk: StoredChunk) -> bool:
-    return table.limiter.inserts - chunk.end + chunk.rows <= table.ring.size
+    newer = table.limiter.inserts - chunk.end
+    # Fewer than none: the table is that of a newer run.
+    return 0 <= newer <= table.ring.size - chunk.rows
 
 
 def _copy_records(table: Table, chunk: StoredChunk) -> bytes:

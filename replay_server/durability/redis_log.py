@@ -179,16 +179,18 @@ class RedisLog:
         keys = self.index.keys
         try:
             state, actors = self._client.hgetall(keys.state), self._client.hgetall(keys.actors)
-            run, weights = cast("list[bytes | None]", self._client.mget(keys.run, keys.weights))
+            run, weights, finished = cast(
+                "list[bytes | None]", self._client.mget(keys.run, keys.weights, keys.finished)
+            )
         except redis.RedisError as e:
             raise PeerError(f"Redis: {error_text(e)}") from e
         if run is None:
             return None
         try:
             contents = parse_contents(
-                cast("dict[bytes, bytes]", state), cast("dict[bytes, bytes]", actors), run, weights
+                cast("dict[bytes, bytes]", state), cast("dict[bytes, bytes]", actors), run, weights, finished
             )
-        except (ValueError, msgspec.ValidationError) as e:
+        except (ValueError, msgspec.DecodeError) as e:
             raise ConfigError(
                 f"Redis' data under --name {self._name} is not of this version of Shoal ({e}); discard it with"
                 " --fresh, or choose another --name."

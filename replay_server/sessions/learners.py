@@ -51,9 +51,9 @@ class Learners:
     def __len__(self) -> int:
         return len(self._by_peer)
 
-    def live_count(self, now: float) -> int:
-        """Returns how many learners have a valid lease."""
-        return sum(now - learner.last_seen_at <= LEASE_S for learner in list(self._by_peer.values()))
+    def live(self, now: float) -> list[LearnerSession]:
+        """Returns the learners with a valid lease: those that sent something within the last 15 s (`LEASE_S`)."""
+        return [learner for learner in list(self._by_peer.values()) if now - learner.last_seen_at <= LEASE_S]
 
     def open(self, peer: bytes, name: str, now: float) -> list[Reply]:
         """Adds a learner. Drops earlier requests of a learner with this name, from any routing id."""
@@ -71,9 +71,10 @@ class Learners:
             learner.last_seen_at = self.last_seen_at = now
         return learner
 
-    def take_report(self, report: LearnerReport) -> None:
-        """Stores a report."""
-        self.report = report
+    @property
+    def finished(self) -> bool:
+        """Whether the newest report says that the run has used its budget."""
+        return self.report is not None and self.report.finished
 
     def enqueue(self, learner: LearnerSession, message: SampleRequest, now: float) -> list[Reply]:
         """Queues a request, or refuses it if too many wait."""

@@ -62,6 +62,12 @@ class Ring:
         """Returns copies of all records, oldest first `[size]`."""
         return self.gather(self.order())
 
+    def clear(self) -> None:
+        """Removes all records and returns their memory to the system."""
+        self.size = self.next_slot = 0
+        # One assignment: the committer's thread may be reading the slots.
+        self._slots = np.empty_like(self._slots)
+
     def resized(self, capacity: int, extra_bytes: int = 0) -> Ring:
         """Returns a ring of another capacity that stores the newest records of this one. Raises ConfigError."""
         ring = Ring(self.dtype, capacity, extra_bytes)

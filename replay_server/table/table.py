@@ -56,14 +56,16 @@ class Table:
         self.sampler = sampler or make_sampler(spec, seed)
         if not sampler and self.ring.size:
             self.sampler.insert(int(self.ring.order()[0]), self.ring.size)
-        self._n_step: NStep | None = None
-        if spec.n_step > 1:
-            self._n_step = NStep(
-                self.ring, episodes or Episodes(self.ring.capacity), spec.n_step, run.spec.algorithm.discount
-            )
+        self._n_step = self._make_n_step(episodes)
         self.inserted = self.sampled = 0
         """Transitions since the server started; the limiter counts those of the whole run."""
         self._seed = seed
+
+    def _make_n_step(self, episodes: Episodes | None = None) -> NStep | None:
+        steps, ring = self.limiter.spec.n_step, self.ring
+        if steps == 1:
+            return None
+        return NStep(ring, episodes or Episodes(ring.capacity), steps, self.run.spec.algorithm.discount)
 
     @property
     def served_run(self) -> Run:
@@ -118,6 +120,13 @@ class Table:
         Returns how many of these samples have been overwritten.
         """
         return self.sampler.update_priorities(samples)
+
+    def clear(self) -> None:
+        """Removes all records and frees their memory. The counters stay: they are those of the run."""
+        self.ring.clear()
+        self.sampler = make_sampler(self.limiter.spec, self._seed)
+        self._n_step = self._make_n_step()
+        self.limiter.catch_up(self.limiter.inserts, self.limiter.samples, 0)
 
     def with_settings(self, run: Run, spec: ReplaySpec) -> Table:
         """Returns this table under new settings of the same run, with its records and counters. Raises ConfigError.

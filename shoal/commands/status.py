@@ -66,7 +66,9 @@ def _print_status(answer: Status) -> None:
         table.add_row(name, value)
     learner = answer.learner
     if learner is not None:
-        last_seen = f"seen {answer.learner_seconds_since_seen:.0f} s ago"
+        seconds = answer.learner_seconds_since_seen
+        # A restarted server knows the last report of a finished run, but not its age.
+        last_seen = f"seen {seconds:.0f} s ago" if seconds >= 0 else "not seen since the server's start"
         activity = learner_activity(learner, answer.learner_seconds_since_seen)
         table.add_row("learner", f"Shoal {learner.software}, {last_seen}, {activity}")
     table.add_row("replay server", f"Shoal {answer.software}, up for {format_duration(answer.uptime_s)}")

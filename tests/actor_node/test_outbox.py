@@ -12,7 +12,9 @@ from actor_node.outbox import Outbox, make_chunk
 
 def pending(seq, incarnation=1):
     payload = f"chunk {seq}".encode()
-    return make_chunk(payload, actor="a", incarnation=incarnation, seq=seq, count=1, policy_version=0, data_hash="00")
+    return make_chunk(
+        payload, actor="a", incarnation=incarnation, seq=seq, count=1, policy_version=0, data_hash="00", run="r"
+    )
 
 
 class Server:

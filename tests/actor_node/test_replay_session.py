@@ -93,7 +93,7 @@ def test_a_server_that_forgot_is_told_what_it_had_and_sent_the_rest(peers):
     peers.until(lambda: peers.session.outbox.acked == 1)
     peers.now += HELLO_PERIOD_S
     peers.says(Unknown())
-    assert peers.hears(Hello) == Hello("a", 1, 1, RUN.data_hash)
+    assert peers.hears(Hello) == Hello("a", 1, 1, RUN.data_hash, RUN.id)
     assert peers.session.waiting_for()[0] == "replay"
     peers.welcome(stored=1, credit=2, weights=None)
     assert peers.chunks(1) == [2], "only what the new credit covers"
@@ -108,7 +108,7 @@ def test_after_five_seconds_of_silence_it_introduces_itself_again(peers):
     peers.pump(SILENCE_TIMEOUT_S - 0.1)
     peers.hears_nothing(Hello)
     peers.pump(0.2)
-    assert peers.hears(Hello) == Hello("a", 1, 0, RUN.data_hash)
+    assert peers.hears(Hello) == Hello("a", 1, 0, RUN.data_hash, RUN.id)
     peers.welcome(stored=0, credit=3)
     assert peers.chunks(2) == [1, 2]
 
@@ -127,7 +127,7 @@ def test_chunks_lost_with_a_connection_are_sent_again_even_while_the_server_answ
         peers.pump_for(5)
     assert peers.heard == []
     peers.pump(1.0)
-    assert peers.hears(Hello) == Hello("a", 1, 0, RUN.data_hash)
+    assert peers.hears(Hello) == Hello("a", 1, 0, RUN.data_hash, RUN.id)
     peers.welcome(stored=0, credit=2, weights=None)
     assert peers.chunks(2) == [1, 2]
 

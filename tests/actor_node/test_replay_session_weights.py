@@ -6,7 +6,7 @@ import torch
 
 from common.run.players import ALGORITHMS
 from common.wire.weights import MAGIC, pack_weights
-from learner_node.stacked.update import StackedUpdate
+from learner_node.engine import make_engine
 from tests.actor_node.peers import OTHERS, RUN, WEIGHTS
 from tests.common.examples import BOXES, MIXED, make_frame, make_header, make_run, random_weights
 from tests.learner_node.teams import TEAMS
@@ -127,7 +127,7 @@ def test_the_weights_of_a_learner_fit_whatever_it_learns_by(peers, team, algorit
     if algorithm == "sides":
         algorithm = ",".join(f"{side}={name}" for side, name in zip(joint.sides, ("joint", "iddpg"), strict=False))
     run = make_run(joint, algorithm={"name": algorithm})
-    learner = StackedUpdate(run.joint, run.spec.network, run.spec.algorithm, 0, torch.zeros(()))
-    peers.admit(run=run, weights=pack_weights(make_header(run), learner.policy_weights()))
+    engine = make_engine(run, torch.zeros(()))
+    peers.admit(run=run, weights=pack_weights(make_header(run), engine.policy_weights()))
     assert peers.session.weights_rejected == 0
     assert versions(peers) == 1

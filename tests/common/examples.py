@@ -36,7 +36,10 @@ def numbers_of(run: Run) -> int:
         merged = {"joint", f"{agent.team}=joint"} & set(algorithms)
         size = sizes.setdefault(f"side {agent.team}" if merged else agent.name, [0, 0])
         size[0] += agent.obs_dim
-        size[1] += sum(part.n if isinstance(part, Categorical) else len(part.low) for part in agent.parts)
+        # A stochastic policy also has a standard deviation for each number of a Box.
+        stochastic = {"masac", "isac", f"{agent.team}=masac", f"{agent.team}=isac"} & set(algorithms)
+        box = 2 if stochastic else 1
+        size[1] += sum(part.n if isinstance(part, Categorical) else box * len(part.low) for part in agent.parts)
     widths = run.spec.network.policy_hidden
     inner = sum((inputs + 1) * outputs for inputs, outputs in pairwise(widths))
     if run.spec.network.policy_layer_norm:

@@ -206,6 +206,7 @@ def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Clust
     ends(cluster, job, 0)
     assert cluster.requeued == ["4711"]
     assert cluster.leftovers() == []
+    assert (cluster.directory / "redis").exists(), "the job's next life needs the transitions"
     assert "forcing job termination" not in cluster.role_log("actors"), "they had time to have all acknowledged"
     assert not cluster.run.finished_file.exists()
     (stopped_at,) = re.findall(r"stopped after (\d+) updates, (\d+) environment steps", cluster.role_log("learner"))
@@ -217,6 +218,8 @@ def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Clust
     assert cluster.requeued == ["4711"], "what is done is not queued again"
     assert f"resumed: updates={stopped_at[0]} env_steps={stopped_at[1]}" in cluster.role_log("learner")
     assert "recovered transitions=" in cluster.role_log("replay")
+    assert "released transitions=" in cluster.role_log("replay")
+    assert not (cluster.directory / "redis").exists(), "the transitions of a finished run are deleted"
     assert cluster.run.policy_file.exists()
     assert cluster.leftovers() == []
 

@@ -176,6 +176,7 @@ class FakeReplay:
 
     def make_status(self) -> Status:
         """Returns the status of a replay without actors."""
+        reports = [message for message in self.heard if isinstance(message, LearnerReport)]
         means: Sequence[float] = [-1.0] * len(self.run.joint.agents)
         return Status(
             run=None,
@@ -195,7 +196,7 @@ class FakeReplay:
             policy_lag=1.0,
             actors=(),
             actor_count=0,
-            learner=None,
+            learner=reports[-1] if reports else None,
             learner_seconds_since_seen=0.0,
             waiting=(),
             duplicate_chunks=0,

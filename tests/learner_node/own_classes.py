@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from learner_node.algorithms.maddpg import Maddpg
+from learner_node.algorithms.masac import Masac
 from learner_node.networks.critic_input import CriticInput
 from learner_node.update.batches import LossBatch, RowWeights
 
@@ -122,6 +123,13 @@ class Doubled(Maddpg):
 
     def critic_loss(self, td_error: Tensor, batch: LossBatch, row_weights: RowWeights) -> Tensor:
         return 2.0 * super().critic_loss(td_error, batch, row_weights)
+
+
+class Softer(Masac):
+    """Soft actor-critic whose temperatures stay."""
+
+    def temperature_gradient(self, excess: Tensor, row_weights: RowWeights) -> Tensor:
+        return torch.zeros_like(super().temperature_gradient(excess, row_weights))
 
 
 class FailsInTheLoss(Maddpg):

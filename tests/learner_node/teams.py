@@ -8,6 +8,7 @@ from torch import Tensor
 
 from common.spec import AgentsSpec, Box, Categorical, joint_spec
 from common.transitions import transition_dtype
+from learner_node.algorithms.maddpg import Maddpg
 from learner_node.update.batches import LossBatch
 
 FIVE = Box((0.0,) * 5, (1.0,) * 5)
@@ -86,3 +87,9 @@ def as_batch(fields: dict[str, Tensor]) -> LossBatch:
     joint = torch.cat([fields[name] for name in ("obs", "action", "state") if name in fields], 1)
     signals = fields["reward"], fields["discount"], fields["present"]
     return LossBatch(joint, fields["next_obs"], *signals, next_state=fields.get("next_state"))
+
+
+def td_target(maddpg: Maddpg, batch: LossBatch) -> Tensor:
+    """Returns the targets of a batch `[N, B]`."""
+    signals = maddpg.mixer.signals(batch)
+    return maddpg.td_target(batch, signals, maddpg.mixer.row_weights(batch, signals))

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -155,6 +156,19 @@ def test_a_server_that_forgot_the_learner_is_opened_again(replay: FakeReplay, cl
     assert len(replay.of(Open)) == 2
 
 
+def test_only_the_first_opening_discards_another_run(replay: FakeReplay, run: Run) -> None:
+    """A learner that opens its run again must not discard a run that has replaced it meanwhile."""
+    client = ShardedReplayClient(run, "learner", (replay.endpoint,), 4, pin=False, fresh=True)
+    try:
+        take(client)
+        replay.forget()
+        for _ in range(10):
+            take(client)
+    finally:
+        client.close()
+    assert [message.fresh for message in replay.of(Open)] == [True, False]  # type: ignore[union-attr]
+
+
 @pytest.mark.slow
 def test_a_server_that_died_is_found_again_at_its_address(
     run: Run, connect: Connect, monkeypatch: pytest.MonkeyPatch
@@ -254,6 +268,21 @@ def test_messages_reach_every_server_and_payloads_with_weights_only(run: Run, co
         until(lambda: one.of(LearnerReport) and other.of(LearnerReport), "the report at both")
         assert one.weights == other.weights == [b"frame"]
         assert client.env_steps > 1_000
+
+
+def test_the_end_of_a_run_is_reported_until_every_server_confirms_it(run: Run, connect: Connect) -> None:
+    last = msgspec.structs.replace(report(), finished=True)
+    with FakeReplay(run) as one, FakeReplay(run) as other:
+        client = connect(one, other)
+        drawn(client, 4, one, other)
+        other.silent = True
+        assert not client.report_finished(last, 0.3)
+        # It has restarted meanwhile, and knows neither the learner nor its report.
+        other.silent = False
+        other.heard.clear()
+        other.forget()
+        assert client.report_finished(last, 10.0)
+        assert [message.finished for message in other.of(LearnerReport)[-1:]] == [True]  # type: ignore[union-attr]
 
 
 def test_servers_are_drawn_from_in_proportion_to_what_they_hold(run: Run, connect: Connect) -> None:

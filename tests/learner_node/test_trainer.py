@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from common.run.run import Run, make_run_spec
-from learner_node.devices import Device
+from learner_node.devices import BatchBuffer, Device
 from learner_node.networks.network_set import NetworkSet
 from learner_node.replay_session import SampledBatch
 from learner_node.stacked.parameters import ParameterSet
@@ -180,3 +180,36 @@ def test_a_run_of_players_is_trained_with_their_weights() -> None:
     training.update(records_of(run, 0), 0, 0.0, 0.0)
     assert [player.name for player in run.players.agents] == ["adversary-team", "agent_0"]
     assert msgspec.to_builtins(run.spec)["algorithm"]["name"] == "adversary=joint,agent=iddpg"
+
+
+class Queue(Device):
+    """A GPU's queue: work is done when someone waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"))
+        self.pinned_tensors: list[Tensor] = []
+        self.unfinished = self.longest = 0
+
+    def pinned(self, host: Tensor) -> Tensor:
+        self.pinned_tensors.append(host)
+        return host
+
+    def mark(self) -> Callable[[], object]:
+        self.unfinished += 1
+        self.longest = max(self.longest, self.unfinished)
+
+        def wait() -> None:
+            self.unfinished -= 1
+
+        return wait
+
+
+def test_a_fast_replay_server_fills_no_queue_of_batches() -> None:
+    device = Queue()
+    buffer = BatchBuffer(device, rows=2, numbers=3)
+    importance = torch.ones(2)
+    for number in range(10):
+        buffer.load(torch.full((2, 3), float(number)), importance if number == 9 else None)
+    assert (device.longest, device.unfinished) == (1, 1)
+    assert [tensor is importance for tensor in device.pinned_tensors] == [True]
+    assert torch.equal(buffer.records, torch.full((2, 3), 9.0))

@@ -67,6 +67,7 @@ def make_chunk(
         data_hash=run.data_hash,
         copies=copies,
         ends=ends,
+        run=run.id,
     )
     return chunk, payload
 

@@ -370,11 +370,14 @@ def test_a_run_is_defined_once(room: Room) -> None:
     refused = room.open("N", make_run("run-2"))
     assert isinstance(refused, Refused)
     assert "10 transitions of the run run-1, not of run-2" in refused.reason
+    assert "learner-L is connected" in refused.reason
     assert "--fresh" in refused.reason
 
 
 def test_an_empty_replay_takes_another_run(room: Room) -> None:
     room.hello("A", "a")
+    assert isinstance(room.open("M", make_run("run-2")), Refused), "the learner of the first run is connected"
+    room.now += LEASE_S + 1.0
     assert isinstance(room.open("M", make_run("run-2")), Opened)
     assert room.say("L", SampleRequest(1, 8)) == [Unknown()]
     assert room.hello("A", "a").run.id == "run-2"  # type: ignore[union-attr]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -325,6 +326,22 @@ def test_sampled_choices_follow_the_softmax_and_boxes_do_not_change() -> None:
             else:
                 np.testing.assert_array_equal(drawn[:, own], greedy[:, own])
     assert kinds == {Box, Categorical}
+
+
+def test_a_stochastic_teams_boxes_are_drawn_too(tmp_path: Path) -> None:
+    file = stored("simple_spread", algorithm={"name": "masac"})
+    file = msgspec.structs.replace(file, flat=file.flat * np.float32(0.1))
+    save_policy(tmp_path / "policy.safetensors", file)
+    team = shoal.load(tmp_path / "policy.safetensors")
+    obs = np.repeat(make_world("simple_spread", copies=1, seed=3).reset(), 2_000, axis=0)
+    np.testing.assert_array_equal(team.act(obs), expected(file, obs))
+    drawn = team.act(obs, sample=True, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(drawn, team.act(obs, sample=True, rng=np.random.default_rng(0)))
+    logits, std = Policy(file.run.players, file.run.spec.network, file.flat).outputs(obs[:1])
+    assert std is not None
+    # Half of the draws are below the median, the action without noise; the deviation of the count is 22.
+    below = (drawn < 0.5 + 0.5 * np.tanh(logits)).sum(axis=0)
+    np.testing.assert_allclose(below, 1_000, atol=5 * 22)
 
 
 def test_the_draws_repeat_with_a_seeded_generator_and_go_on_without_one() -> None:

@@ -95,6 +95,12 @@ ROWS = {
             "replay.error_buffer=2000",
         ),
     ),
+    "masac": Row(
+        "simple_spread",
+        ("algorithm.name=masac", "algorithm.initial_temperature=0.02", *NORMALISED),
+    ),
+    "isac, discrete": Row("simple_tag", (DISCRETE, "algorithm.name=isac", "algorithm.entropy_target=0.4")),
+    "masac against maddpg": Row("simple_tag", ("algorithm.name='adversary=masac,agent=maddpg'",)),
     "soft choices": Row(
         "simple_spread",
         (
@@ -132,7 +138,13 @@ ROWS = {
     ),
     "layer norm": Row(
         "simple_tag",
-        ("network.activation=tanh", "network.policy_layer_norm=true", "network.critic_layer_norm=true", *NORMALISED),
+        (
+            "network.activation=tanh",
+            "network.policy_layer_norm=true",
+            "network.critic_layer_norm=true",
+            "algorithm.team_critic=true",
+            *NORMALISED,
+        ),
     ),
     **{name: Row("simple_spread", (f"network.activation={name}",)) for name in ("leaky_relu", "elu", "gelu", "silu")},
     "off the ratio, discrete, a ladder": Row(

@@ -57,18 +57,23 @@ def quickened(rules: str) -> str:
 class Prometheus:
     """One server over the given targets (job -> addresses), scraping and evaluating each second."""
 
-    def __init__(self, directory: Path, targets: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, directory: Path, targets: Mapping[str, Sequence[str]], file: str = "prometheus.yml", *, own: bool = False
+    ) -> None:
+        """own: whether the targets are those that the file names itself."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
-        config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+        config = yaml.safe_load((PROMETHEUS / file).read_text())
         assert {job["job_name"] for job in config["scrape_configs"]} == {*targets, "prometheus"}
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-        config["scrape_configs"] = [
-            {"job_name": job, "static_configs": [{"targets": list(addresses)}]} for job, addresses in targets.items()
-        ]
-        for file in config["rule_files"]:
-            (directory / file).write_text(quickened((PROMETHEUS / file).read_text()))
+        if not own:
+            config["scrape_configs"] = [
+                {"job_name": job, "static_configs": [{"targets": list(addresses)}]}
+                for job, addresses in targets.items()
+            ]
+        for rules in config["rule_files"]:
+            (directory / rules).write_text(quickened((PROMETHEUS / rules).read_text()))
         (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
         self.log = directory / "prometheus.log"
         with self.log.open("wb") as log:

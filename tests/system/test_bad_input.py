@@ -12,6 +12,12 @@ from .conftest import Commands
 pytestmark = [pytest.mark.system, pytest.mark.timeout(60)]
 
 
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hides the GPUs of a machine that has some."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "code", "words"),
     [

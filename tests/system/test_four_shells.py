@@ -49,7 +49,7 @@ def test_in_any_order(commands: Commands, tmp_path: Path, order: tuple[str, ...]
     code, out, err = commands.run("shoal", "evaluate", tmp_path / "run", "--episodes", 10)
     assert code == 0, err
     assert "return S" in out
-    until(lambda: "for the learner" in log_of(started["actor"]), 30, "the actors say whom they wait for")
+    until(lambda: "is finished" in log_of(started["actor"]), 30, "the actors say why they wait")
     for name in ("actor", "replay"):
         assert started[name].poll() is None, log_of(started[name])
         started[name].send_signal(signal.SIGTERM)

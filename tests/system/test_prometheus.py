@@ -10,18 +10,24 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
 import redis
+import yaml
 import zmq
 
+from actor_node.config import ActorConfig
 from common.wire.messages import Status
 from deploy.local.embedded_redis import find_server
+from learner_node.config import LearnerConfig
+from replay_server.config import ReplayConfig
 from tests.deploy import exported_metrics as e
 
 from .conftest import Commands, log_of, one, status_at, until
@@ -39,12 +45,45 @@ NEVER_ENDS = ("--time", "10m")
 def test_promtool_finds_nothing_wrong_and_every_alert_fires_on_what_it_is_for() -> None:
     require_prometheus()
     promtool("check", "config", e.PROMETHEUS / "prometheus.yml")
+    promtool("check", "config", e.PROMETHEUS / "prometheus.local.yml")
     promtool("test", "rules", e.PROMETHEUS / "alerts_test.yml")
     tested = (e.PROMETHEUS / "alerts_test.yml").read_text()
     for alert in e.rules("alerts.yml"):
         cases = tested.split(f"alertname: {alert['alert']}\n")
         assert len(cases) > 1, f"{alert['alert']} has no case in which it fires"
         assert all(case.lstrip().startswith("exp_alerts") for case in cases[1:])
+
+
+DEFAULT_PORTS = {"replay": 9101, "learner": 9102, "actor": 9103}
+
+
+def test_the_local_configuration_names_the_same_jobs_with_the_default_ports() -> None:
+    local, compose = (yaml.safe_load((e.PROMETHEUS / f"prometheus{kind}.yml").read_text()) for kind in (".local", ""))
+    jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in local["scrape_configs"]}
+    assert set(jobs) == {job["job_name"] for job in compose["scrape_configs"]}
+    assert {role: jobs[role] for role in DEFAULT_PORTS} == {
+        role: [f"127.0.0.1:{port}"] for role, port in DEFAULT_PORTS.items()
+    }
+    defaults = ReplayConfig().metrics_port, LearnerConfig().metrics_port, ActorConfig().metrics_port
+    assert defaults == tuple(DEFAULT_PORTS.values())
+
+
+def test_the_local_configuration_sees_a_run_on_this_machine(commands: Commands, tmp_path: Path) -> None:
+    require_prometheus()
+    try:
+        for port in DEFAULT_PORTS.values():
+            socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        pytest.skip(f"a port of {DEFAULT_PORTS} is in use")
+    run = ("--run", tmp_path / "run", "--redis", "none", "--metrics-port", DEFAULT_PORTS["replay"])
+    commands.start("shoal", "train", "simple_spread", *run, *NEVER_ENDS, *SMALL)
+    prometheus = Prometheus(tmp_path, dict.fromkeys(DEFAULT_PORTS, ()), "prometheus.local.yml", own=True)
+    try:
+        until(lambda: prometheus.value('sum(up{job!="prometheus"})') == 3.0, 60, "all three are scraped")
+        roles = {(series["metric"]["job"], series["metric"]["role"]) for series in prometheus.query("shoal_build_info")}
+        assert roles == {(role, role) for role in DEFAULT_PORTS}
+    finally:
+        prometheus.close()
 
 
 # ---- one run for all of these -------------------------------------------------------------------------------------
@@ -85,12 +124,12 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     commands, run = Commands(directory), directory / "run"
     with contextlib.ExitStack() as stack:
         stack.callback(commands.kill_all)
-        socket = directory / "redis.sock"
-        settings = ("--port", 0, "--unixsocket", socket, "--dir", directory, "--save", "", "--appendonly", "yes")
+        redis_socket = directory / "redis.sock"
+        settings = ("--port", 0, "--unixsocket", redis_socket, "--dir", directory, "--save", "", "--appendonly", "yes")
         commands.start(find_server(), *settings)
-        client = redis.Redis(unix_socket_path=str(socket))
-        until(socket.exists, 20, "Redis starts")
-        started = ("--run", run, "--redis", f"unix://{socket}", *NEVER_ENDS, *SMALL)
+        client = redis.Redis(unix_socket_path=str(redis_socket))
+        until(redis_socket.exists, 20, "Redis starts")
+        started = ("--run", run, "--redis", f"unix://{redis_socket}", *NEVER_ENDS, *SMALL)
         train = commands.start("shoal", "train", "simple_spread", *started)
         endpoint = f"ipc://{run / 'sockets' / 'replay'}"
         status = until(lambda: learning(endpoint), 60, "it learns")

@@ -173,6 +173,7 @@ class Traffic:
                     policy_version=1,
                     crc32c=checksum(payload),
                     data_hash=self._run.data_hash,
+                    run=self._run.id,
                 )
                 self._say(b"%d" % i, chunk, payload)
 

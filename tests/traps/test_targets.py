@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.run.players import players
 from common.run.run import AlgorithmSpec, make_run_spec
 from common.transitions import transition_dtype
 from learner_node.devices import Device
@@ -30,7 +31,7 @@ def test_21_matd3_moves_its_policies_every_second_update() -> None:
         training.update(SampledBatch(torch.from_numpy(words), complete=False), updates, 0.0, 0.0)
         moved.append(bool((training.engine.policy_weights() != before).any()))
     assert moved == [False, True] * 3
-    assert network_layout(team("a"), ONE_UNIT, AlgorithmSpec(name="maddpg")).policy_delay == 1
+    assert network_layout(players(team("a"), "maddpg"), ONE_UNIT, AlgorithmSpec(name="maddpg")).policy_delay == 1
 
 
 def test_21_matd3_takes_the_lower_of_two_critics_row_by_row() -> None:

@@ -14,8 +14,8 @@ from common.user_code import exception_lines, shorten
 
 MAX_NAME_CHARACTERS = 200
 """Characters of an agent's name in a message."""
-FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals that an operator, a terminal, or a machine without free memory sends."""
+FROM_OUTSIDE = tuple(s for s in signal.Signals if s.name in {"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"})
+"""Signals that an operator, a terminal, or a machine without free memory sends; Windows has two of them."""
 
 
 def environment_error(where: str, error: BaseException, copy: int | None = None) -> ShoalError:

@@ -4,6 +4,7 @@ A benchmark is a function that yields result rows and progress messages; BENCHMA
 median of several repeats. Repeats alternate between Shoal and the baseline because the speed of a machine varies over
 time: compare ratios, not figures of different runs. Each benchmark runs in a separate single-threaded process.
 
+gpu_learner.py    the learner on a GPU
 single_process/   benchmarks of worlds, policies, the collection loop and the update
 data_plane/       benchmarks of the replay server and of weights; load generators and baselines
 end_to_end.py     a complete run         memory.py         memory and start-up time of actor workers

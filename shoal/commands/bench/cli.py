@@ -40,6 +40,7 @@ def bench(what: tuple[str, ...], **values: Any) -> None:
     \b
     Examples:
       shoal bench replay
+      shoal bench learner --gpu
       shoal bench peers --time 5m
       shoal bench world pettingzoo:my_env --set world.size=5
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)

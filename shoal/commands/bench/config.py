@@ -17,6 +17,7 @@ class BenchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         bool,
         Meta(description="replay: Also measure 1 to 512 actors and rings of 1e5 to 1e7 transitions, which takes long."),
     ] = False
+    gpu: Annotated[bool, Meta(description="learner: Measure both engines on a GPU (CUDA), and not on the CPU.")] = False
     time: Annotated[Seconds, Meta(description="end-to-end, peers: Training time of each run [s].")] = 60.0
     episodes: Annotated[
         int, Meta(ge=1, description="peers: Length of the evaluation of each trained team [episodes].")

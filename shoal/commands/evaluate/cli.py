@@ -61,7 +61,10 @@ class EvaluateConfig(EpisodeOptions, frozen=True, forbid_unknown_fields=True):
     real: Annotated[bool, Meta(description="Play all episodes in mpe2 instead of the batched world.")] = False
     sample: Annotated[
         bool,
-        Meta(description="Sample Discrete actions from the policy's softmax, as in training."),
+        Meta(
+            description="Sample Discrete actions from the policy's softmax, and Box actions of masac and isac from its"
+            " Gaussian, as in training."
+        ),
     ] = False
     format: Annotated[Literal["table", "csv", "latex"], Meta(description="Output format of the figures.")] = "table"
     json: Annotated[bool, Meta(description="Print the figures as JSON.")] = False

@@ -20,6 +20,7 @@ from actor_node.evaluation.evaluate import Evaluation
 from actor_node.evaluation.rollouts.copies import exception_text
 from common.policy.file import load_policy
 from common.process.exit import DONE, FAILED
+from common.process.posix import require_posix
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from common.run.open_run import RunOptions, open_run
@@ -55,6 +56,10 @@ class TrainingSession:
         """
         if config.lockstep:
             config.check_lockstep()
+        else:
+            require_posix(
+                "A run in several processes", "Pass --lockstep to train in one process, or use Linux or macOS."
+            )
         refuse_missing(config.track)
         if config.gpu:
             refuse_without_cuda()

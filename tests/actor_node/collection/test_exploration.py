@@ -332,3 +332,25 @@ def test_masks_that_allow_everything_change_no_greedy_or_sampled_action():
     unmasked = joint_spec([(a.name, a.team, a.obs_dim, a.parts) for a in MASKED.agents])
     ours, others = (explorer(joint, copies=500).act(logits, 0.3, 0.0) for joint in (MASKED, unmasked))
     np.testing.assert_array_equal(ours, others)
+
+
+# ---- stochastic policies ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.7])
+def test_stochastic_policies_explore_with_their_own_deviation(scale):
+    """The first agent's numbers are drawn by its policy, at any scale; the second agent's have noise."""
+    explore = Exploration(BOXES, GAUSSIAN, MANY, np.random.default_rng(0), gaussian_columns=(0, 1))
+    logits = np.tile(np.array([0.3, -0.2, 0.0, 0.0], np.float32), (MANY, 1))
+    actions = explore.act(logits, scale, 0.0, np.tile(np.array([0.5, 0.1], np.float32), (MANY, 1)))
+    u = np.arctanh((actions[:, :2].astype(np.float64) - [-0.5, 2.0]) / [1.5, 2.0])
+    assert u.mean(axis=0) == pytest.approx([0.3, -0.2], abs=5 * 0.5 / MANY**0.5)
+    assert u.std(axis=0) == pytest.approx([0.5, 0.1], rel=5 / (2 * MANY) ** 0.5)
+    assert (actions[:, 2:].std(axis=0) > 0).tolist() == [scale > 0] * 2
+
+
+def test_the_warm_up_of_stochastic_policies_is_uniform():
+    explore = Exploration(BOXES, GAUSSIAN, MANY, np.random.default_rng(0), gaussian_columns=(0, 1, 2, 3))
+    actions = explore.act(zeros(BOXES), 0.3, 1.0, np.full((MANY, 4), 0.01, np.float32))
+    assert actions.mean(axis=0) == pytest.approx([-0.5, 2.0] * 2, abs=5 * 4 / (12 * MANY) ** 0.5)
+    assert actions.std(axis=0) == pytest.approx([3 / 12**0.5, 4 / 12**0.5] * 2, rel=0.03)

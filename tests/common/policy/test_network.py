@@ -250,3 +250,54 @@ def test_a_side_that_learns_as_one_has_one_policy(agents, algorithm, numbers):
 def test_layer_norm_adds_a_gain_and_a_bias_for_each_hidden_unit():
     network = NetworkSpec(policy_layer_norm=True)
     assert weight_count(alone(joint_spec(SPREAD)), network) == 58_767 + 3 * 2 * (128 + 128)
+
+
+STOCHASTIC = joint_spec(
+    [
+        ("a", "x", 3, (Categorical(2), Box((-1.0, 0.0), (1.0, 4.0)))),
+        ("b", "y", 2, (Box((0.0,), (1.0,)),)),
+        ("c", "x", 2, (Box((-2.0,), (2.0,)), Categorical(2))),
+    ]
+)
+
+
+def test_stochastic_players_have_a_standard_deviation_for_each_box_number():
+    """a and c learn by masac, b does not: 4 + 2, 1 and 3 + 1 outputs."""
+    team, network = players(STOCHASTIC, "x=masac,y=maddpg"), NetworkSpec(policy_hidden=(5,))
+    assert team.gaussian_columns == (2, 3, 5)
+    assert players(STOCHASTIC, "maddpg").gaussian_columns == ()
+    sizes = [(3, 6), (2, 1), (2, 4)]
+    flat = np.random.default_rng(0).normal(size=sum((i + 1) * 5 + 6 * o for i, o in sizes)).astype(np.float32)
+    obs = np.random.default_rng(1).normal(size=(7, 7)).astype(np.float32)
+    at, start, logits, stds = 0, 0, [], []
+    for (inputs, outputs), acted in zip(sizes, (4, 1, 3), strict=True):
+        first, at = flat[at : at + inputs * 5].reshape(inputs, 5), at + inputs * 5
+        bias, at = flat[at : at + 5], at + 5
+        last, at = flat[at : at + 5 * outputs].reshape(5, outputs), at + 5 * outputs
+        output = np.maximum(obs[:, start : start + inputs] @ first + bias, 0) @ last + flat[at : at + outputs]
+        at, start = at + outputs, start + inputs
+        logits.append(output[:, :acted])
+        # log std = -1.5 + 3.5 tanh(output): between -5 and 2.
+        stds.append(np.exp(-1.5 + 3.5 * np.tanh(output[:, acted:])))
+    policy = Policy(team, network, flat)
+    found = policy.outputs(obs)
+    np.testing.assert_allclose(found.logits, np.concatenate(logits, 1), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.std, np.concatenate(stds, 1), rtol=1e-4)
+    np.testing.assert_array_equal(policy.logits(obs), found.logits)
+    with pytest.raises(ValueError, match="the policies need"):
+        Policy(team, network, flat[:-1])
+
+
+def test_samples_have_the_policies_standard_deviation():
+    team, network = players(STOCHASTIC, "x=isac,y=maddpg"), NetworkSpec(policy_hidden=(5,))
+    flat = np.random.default_rng(0).normal(size=weight_count(team, network)).astype(np.float32) * np.float32(0.3)
+    obs = np.repeat(np.random.default_rng(1).normal(size=(1, 7)), 20_000, axis=0).astype(np.float32)
+    policy, rng = Policy(team, network, flat), np.random.default_rng(2)
+    drawn = policy.sample(obs, lambda n: rng.gumbel(size=(20_000, n)), lambda n: rng.standard_normal((20_000, n)))
+    logits, std = policy.outputs(obs[:1])
+    # The Gaussian of c's Box, whose bounds are -2 and 2, before tanh.
+    u = np.arctanh(drawn[:, 5].astype(np.float64) / 2)
+    assert u.mean() == pytest.approx(float(logits[0, 5]), abs=5 * float(std[0, 2]) / 20_000**0.5)
+    assert u.std() == pytest.approx(float(std[0, 2]), rel=0.03)
+    assert set(drawn[:, 6:8].sum(axis=1)) == {1.0}
+    np.testing.assert_array_equal(drawn[:, 4], policy.act(obs)[:, 4])

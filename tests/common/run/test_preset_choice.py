@@ -103,7 +103,7 @@ def test_a_slow_world_has_a_shorter_warm_up(step_s: float, steps: int) -> None:
 
 
 def test_choices_keep_their_exploration() -> None:
-    assert spec_of().algorithm.action_regularisation == 0.0
+    assert spec_of().algorithm.action_regularisation == 1e-4
     assert spec_of(DISCRETE).algorithm.action_regularisation == 1e-3
 
 

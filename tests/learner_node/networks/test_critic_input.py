@@ -19,8 +19,8 @@ def test_a_shared_critic_reads_its_own_agent_first() -> None:
     spread = players(TEAMS["spread"], "maddpg")  # three agents with 18 observations and 5 action numbers each
     layout = network_layout(spread, SHARED, AlgorithmSpec(name="maddpg"))
     agents = tuple(AgentColumns(slice(i, i + 18), slice(i + 18, i + 23)) for i in (0, 23, 46))
-    for critic in layout.critics:
-        found = critic_input(spread, critic)
+    for i in range(3):
+        found = critic_input(spread, layout, i)
         assert (found.size, found.agents, found.own, found.state) == (69, agents, (0,), NONE)
         assert [agent.size for agent in found.agents] == [23, 23, 23]
 
@@ -28,8 +28,8 @@ def test_a_shared_critic_reads_its_own_agent_first() -> None:
 def test_a_separate_critic_reads_all_observations_then_all_actions() -> None:
     tag = players(TEAMS["tag"], "maddpg")  # three adversaries with 16 observations, one agent with 14; 5 numbers each
     layout = network_layout(tag, SEPARATE, AlgorithmSpec(name="maddpg"))
-    for i, critic in enumerate(layout.critics):
-        found = critic_input(tag, critic)
+    for i in range(4):
+        found = critic_input(tag, layout, i)
         assert [agent.obs for agent in found.agents] == [slice(0, 16), slice(16, 32), slice(32, 48), slice(48, 62)]
         assert [agent.action for agent in found.agents] == [slice(62 + 5 * k, 67 + 5 * k) for k in range(4)]
         assert found.own == (i,)
@@ -38,14 +38,14 @@ def test_a_separate_critic_reads_all_observations_then_all_actions() -> None:
 def test_iddpg_reads_one_agent() -> None:
     spread = players(TEAMS["spread"], "iddpg")
     layout = network_layout(spread, SHARED, AlgorithmSpec(name="iddpg"))
-    found = critic_input(spread, layout.critics[2])
+    found = critic_input(spread, layout, 2)
     assert (found.size, found.agents, found.own) == (23, (AgentColumns(slice(0, 18), slice(18, 23)),), (0,))
 
 
 def test_a_side_that_learns_as_one_has_several_agents_of_its_own() -> None:
     tag = players(TEAMS["tag"], "joint")
     layout = network_layout(tag, SEPARATE, AlgorithmSpec(name="joint"))
-    first, second = (critic_input(tag, critic) for critic in layout.critics)
+    first, second = (critic_input(tag, layout, i) for i in range(2))
     assert len(first.agents) == len(second.agents) == 4
     assert (first.own, second.own) == ((0, 1, 2), (3,))
 
@@ -55,7 +55,7 @@ def test_the_state_follows_what_else_is_read(sees: str, obs: slice, state: slice
     agents = AgentsSpec(TEAMS["spread"].agents[:2], state_dim=5)
     spread = players(agents, "maddpg")
     algorithm = AlgorithmSpec(name="maddpg", critic_sees=sees)  # type: ignore[arg-type]
-    found = critic_input(spread, network_layout(spread, SEPARATE, algorithm).critics[0])
+    found = critic_input(spread, network_layout(spread, SEPARATE, algorithm), 0)
     assert found.agents[0].obs == obs
     assert found.state == (state or slice(46, 51))
 
@@ -63,6 +63,12 @@ def test_the_state_follows_what_else_is_read(sees: str, obs: slice, state: slice
 def test_the_structure_tells_critics_apart_whose_modules_could_differ() -> None:
     mixed = players(TEAMS["mixed"], "maddpg")
     layout = network_layout(mixed, SEPARATE, AlgorithmSpec(name="maddpg"))
-    assert len({critic_input(mixed, critic).structure for critic in layout.critics}) == 5
-    twins = network_layout(mixed, SEPARATE, AlgorithmSpec(name="matd3")).critics
-    assert critic_input(mixed, twins[0]).structure == critic_input(mixed, twins[5]).structure
+    assert len({critic_input(mixed, layout, i).structure for i in range(5)}) == 5
+    twins = network_layout(mixed, SEPARATE, AlgorithmSpec(name="matd3"))
+    assert critic_input(mixed, twins, 0).structure == critic_input(mixed, twins, 5).structure
+
+
+def test_a_teams_critic_has_all_members_as_its_own() -> None:
+    tag = players(TEAMS["tag"], "matd3")
+    layout = network_layout(tag, SHARED, AlgorithmSpec(name="matd3", team_critic=True))
+    assert [critic_input(tag, layout, i).own for i in range(8)] == [(0, 1, 2)] * 3 + [(3,)] + [(0, 1, 2)] * 3 + [(3,)]

@@ -60,7 +60,7 @@ def as_linear(built_in: Tensor, inputs: int) -> Tensor:
 
 
 @EVERY_TEAM
-@pytest.mark.parametrize("name", ["maddpg", "matd3", "iddpg", "joint"])
+@pytest.mark.parametrize("name", ["maddpg", "matd3", "iddpg", "joint", "masac"])
 def test_the_users_mlp_learns_what_the_built_in_one_learns(team: str, name: str) -> None:
     if (team, name) == ("mixed", "joint"):
         pytest.skip("its sides do not stand side by side")
@@ -81,6 +81,12 @@ def test_the_users_mlp_learns_what_the_built_in_one_learns(team: str, name: str)
     np.testing.assert_allclose(found.policy_weights(), expected.policy_weights(), rtol=0, atol=1e-6)
     for i, (one, other) in enumerate(zip(expected.critics.parameters, found.critics.parameters, strict=True)):
         torch.testing.assert_close(other, as_linear(one, inputs[i]), rtol=0, atol=1e-9)
+
+
+def test_a_team_has_one_critic_of_the_users_own() -> None:
+    engine = engine_of("tag", f"{HERE}:Mlp", name="matd3", team_critic=True)
+    assert [len(critic) for critic in engine.critics.parameters] == [83 * 7 + 8 * 5 + 6] * 4  # 82 inputs; 2 sides
+    assert update(engine, "tag", 1).td_error.shape == (8, 16)
 
 
 def test_the_seed_draws_the_parameters_of_every_network() -> None:

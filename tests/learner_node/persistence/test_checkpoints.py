@@ -56,6 +56,21 @@ def test_a_restored_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(one.expanded_target, other.expanded_target)
 
 
+def test_random_numbers_of_another_device_seed_those_of_this_one() -> None:
+    """A GPU's state has 16 bytes, a CPU's some thousand. Neither fits the other, and a run may change its device."""
+    trained = make()
+    state = copy_state(trained, Counters())
+    drawn = []
+    for last in (0, 0, 1):
+        of_gpu = torch.tensor([*range(15), last], dtype=torch.uint8)
+        resumed = make(seed=2)
+        restore_state(resumed, TrainingState({**state.tensors, "random_state": of_gpu}, state.counters))
+        assert torch.equal(resumed.policies.shared, trained.policies.shared)
+        drawn.append(torch.rand(8, generator=resumed.generator))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
 def test_the_newest_few_and_the_best_are_kept(tmp_path: Path) -> None:
     files = Checkpoints(tmp_path, 2)
     for updates in (1, 2, 3, 10, 200):

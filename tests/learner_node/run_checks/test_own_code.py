@@ -81,7 +81,7 @@ def test_parameters_without_a_gradient_and_an_unseen_action_are_warnings() -> No
     [
         ("FailsInTheLoss", r"(?s)an update on 8 random transitions: ValueError: no loss today\n.*own_classes.py:\d+"),
         ("FewWeights", r"policy_weights\(\) returned \d+ numbers. Return \d+"),
-        ("NotAnEngine", "NotAnEngine is not a class derived from Maddpg, and has no method set_rates"),
+        ("NotAnEngine", "NotAnEngine is not a class derived from Maddpg, and has no method network_states"),
         ("function", "function is not a class derived from Maddpg"),
         ("Dubled", "has no Dubled; did you mean Doubled?"),
     ],
@@ -99,6 +99,12 @@ def test_the_class_is_the_engine_and_its_variant_chooses_the_networks() -> None:
         assert isinstance(engine, Doubled)
         assert len(engine.layout.critics) == critics
     assert engine.layout.policy_delay == 1
+
+
+def test_a_class_with_deterministic_policies_does_not_build_on_masac() -> None:
+    with pytest.raises(ConfigError, match=r"algorithm.variant = 'masac': .* Derive the class from .*Masac"):
+        check_own_code(spec_of(name=f"{HERE}:Doubled", variant="masac"), TEAMS["spread"])
+    assert check_own_code(spec_of(name=f"{HERE}:Softer", variant="masac"), TEAMS["spread"]) == []
 
 
 def test_the_loss_of_the_class_is_descended() -> None:

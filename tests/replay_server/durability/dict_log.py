@@ -61,7 +61,9 @@ class DictLog:
             {field.encode(): value.encode() for field, value in self.hashes.get(key, {}).items()}
             for key in (keys.state, keys.actors)
         )
-        kept = parse_contents(state, actors, self.values[keys.run], self.values.get(keys.weights))
+        kept = parse_contents(
+            state, actors, self.values[keys.run], self.values.get(keys.weights), self.values.get(keys.finished)
+        )
         self.index.restore(kept)
         return kept
 

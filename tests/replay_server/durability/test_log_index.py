@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ProtocolError
+from common.wire.messages import LearnerReport
+from common.wire.weights import unpack_weights
 from replay_server.config import ReplayConfig
 from replay_server.durability.chunk_format import pack_chunk, unpack_chunk
-from replay_server.durability.chunk_log import ForgetActor, LoggedChunk, StoreRun, StoreSamples, StoreWeights
+from replay_server.durability.chunk_log import (
+    ForgetActor,
+    LoggedChunk,
+    ReleaseChunks,
+    StoreFinished,
+    StoreRun,
+    StoreSamples,
+    StoreWeights,
+    Write,
+)
 from replay_server.durability.log_index import ChunkLogIndex, LogState, RedisKeys
 from replay_server.durability.recovery import RecoveryResult, recover
 from replay_server.replay import Replay
@@ -49,7 +62,7 @@ def test_a_packed_chunk_opens_and_a_flipped_bit_does_not(
     )
     packed = b"".join(pack_chunk(write))
     chunk, payload = unpack_chunk(packed, number, DTYPE.itemsize)
-    assert chunk == msgspec.structs.replace(write.chunk, data_hash="")
+    assert chunk == msgspec.structs.replace(write.chunk, data_hash="", run="")
     assert bytes(payload) == write.payload
     bit = data.draw(st.integers(0, len(packed) * 8 - 1))
     damaged = bytearray(packed)
@@ -125,6 +138,69 @@ def test_another_run_takes_the_place_of_an_empty_one() -> None:
     kept = log.read()
     assert kept
     assert (kept.run.id, kept.weights) == ("run-2", None)
+
+
+REPORT = LearnerReport("learner-1", 500, 10.0, 3, 1.0, math.nan, 0.5, "", 0.0, 1.0, finished=True, metrics_url="")
+
+
+def test_a_released_run_has_its_counters_and_its_end_and_no_chunk() -> None:
+    log = filled_log(4)
+    log.execute(log.prepare([StoreFinished(REPORT), chunk_write(4), ReleaseChunks()]))
+    assert not [key for key in log.values if ":chunk:" in key]
+    replay, recovered = rebuilt(log)
+    assert recovered.transitions == 0
+    status = replay.status(0.0)
+    assert (status.run, status.size, status.inserts, status.samples) == (RUN, 0, 50, 77)
+    assert status.learner is not None
+    assert (status.learner.finished, status.learner.updates) == (True, 500)
+    assert math.isnan(status.learner.critic_loss)
+    assert replay.actors.sessions["a"].received == 5
+
+
+def test_a_run_that_continues_is_not_finished_after_a_restart() -> None:
+    log = filled_log(2)
+    log.execute(log.prepare([StoreFinished(REPORT)]))
+    assert rebuilt(log)[0].learners.finished
+    log.execute(log.prepare([StoreFinished(None)]))
+    assert not rebuilt(log)[0].learners.finished
+
+
+def test_a_release_of_many_chunks_is_several_commands_of_one_transaction() -> None:
+    index = ChunkLogIndex(RedisKeys("x"))
+    index.capacity = 10**6
+    index.transaction([chunk_write(number, 1) for number in range(10_001)])
+    release = index.transaction([ReleaseChunks()]).commands
+    assert [(command[0], len(command)) for command in release] == [("UNLINK", 10_001), ("UNLINK", 2), ("HSET", 6)]
+
+
+@given(st.data())
+def test_a_server_killed_between_any_two_transactions_never_mixes_two_runs(data: st.DataObject) -> None:
+    """The chunks of run k number their records from 1,000 k on. The writes come in random groups."""
+    writes: list[Write] = []
+    number = 0
+    for k in range(3):
+        run = make_run(f"run-{k}", capacity=50)
+        writes += [StoreRun(run, 50, replaces_run=True), StoreWeights(3, make_weights(run, 3))]
+        for i in range(data.draw(st.integers(0, 8))):
+            chunk = make_chunk(run, f"actor-{k}", i + 1, first=1_000 * k + 10 * i)
+            writes.append(LoggedChunk(number, *chunk, inserts=10 * (i + 1)))
+            number += 1
+        writes += [StoreSamples(k + 1), StoreFinished(REPORT), *[ReleaseChunks()] * data.draw(st.integers(0, 2))]
+    log = DictLog()
+    while writes:
+        size = data.draw(st.integers(1, len(writes)))
+        log.execute(log.prepare(writes[:size]))
+        del writes[:size]
+        replay, recovered = rebuilt(log)
+        assert replay.table is not None
+        k = int(replay.table.run.id.removeprefix("run-"))
+        assert {number // 1_000 for number in numbers(replay.table.ring.in_order())} <= {k}
+        assert set(replay.actors.sessions) <= {f"actor-{k}"}
+        assert (recovered.damaged, recovered.missing) == (0, 0)
+        if replay.weights.frame:
+            assert unpack_weights(replay.weights.frame).header.run == f"run-{k}"
+        # No key is left behind that no later transaction would remove.
+        assert len([key for key in log.values if ":chunk:" in key]) == recovered.chunks
 
 
 def test_the_basis_is_all_but_the_chunks() -> None:

@@ -90,6 +90,11 @@ def test_action_masks_are_part_of_the_graph(algorithm: str, tmp_path: Path) -> N
     assert json.loads(about["mask"]) == first
 
 
+@pytest.mark.parametrize("name", ["isac", "blue=masac,red=maddpg"])
+def test_stochastic_policies_act_by_their_means(name: str, tmp_path: Path) -> None:
+    check_equal(team_of(MIXED, network={"policy_hidden": (16, 8)}, algorithm={"name": name}), tmp_path)
+
+
 @pytest.mark.parametrize("joint", [MASKED, MIXED], ids=["masked", "mixed"])
 def test_logits_are_a_second_output_on_request(joint: AgentsSpec, tmp_path: Path) -> None:
     policy = team_of(joint, network={"policy_hidden": (8,)})

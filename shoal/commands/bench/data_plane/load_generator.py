@@ -61,7 +61,7 @@ def record(run: Run, chunks: int = RECORDED_CHUNKS, rows: int = ROWS) -> list[Re
     flat = rng.standard_normal(weight_count(run.players, run.spec.network)).astype(np.float32) * np.float32(0.1)
     policy = Policy(run.players, run.spec.network, flat)
     weights = WeightsHeader(run.id, run.data_hash, version=1, updates=0, exploration_scale=0.3, random_share=0.0)
-    collector = Collector(run, make_world(run.spec.scenario, COPIES, seed=0), rng)
+    collector = Collector(run, make_world(run.spec.scenario, COPIES, seed=0, options=run.spec.world), rng)
     found = []
     for _ in range(chunks):
         records, episodes = collector.collect(policy, weights, rows // COPIES)
@@ -141,6 +141,7 @@ class SimulatedActor:
             data_hash=self._run.data_hash,
             copies=one.copies,
             ends=one.ends,
+            run=self._run.id,
         )
 
 

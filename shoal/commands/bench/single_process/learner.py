@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from common.process.resources import retain_freed_memory
+from shoal.commands.bench import gpu_learner
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.measurements import BenchRow, row
+from shoal.commands.bench.measurements import BenchProgress, BenchRow, row
 
 _GOALS = {256: 2.5, 1024: 2.0}
 _PEAK_GOAL = 0.7
 _AUTOGRAD_GOALS = {"update": 0.5, "defaults": 0.67}
 
 
-def rows(_config: BenchConfig) -> Iterator[BenchRow]:
+def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     """Yields learner/update/BATCH/literal, for 1,024 also /products and /peak, then the engine autograd and threads.
 
     The engine's rows are learner/update/BATCH/autograd and learner/defaults/BATCH/autograd; that of the threads is
-    learner/defaults/256/threads/2.
+    learner/defaults/256/threads/2. With --gpu: the rows of gpu_learner.py instead.
     """
+    if config.gpu:
+        yield from gpu_learner.rows()
+        return
     # Imports torch, which takes seconds and which no other command here needs.
     from learner_node.inspection.update_speed import engine_speeds, seconds_by_threads, speeds  # noqa: PLC0415
 

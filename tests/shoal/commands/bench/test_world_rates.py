@@ -28,7 +28,7 @@ def test_any_world_is_measured_in_processes() -> None:
         (["world"], "Write: shoal bench world NAME"),
         (["simple_spread"], "Write: shoal bench world simple_spread"),
         (["world", "simple_spread", "--set", "size=3"], "--set size: name an option of the world"),
-        (["nothing"], "'nothing' is not one of"),
+        (["nothing"], "'nothing' is not a benchmark"),
     ],
 )
 def test_a_world_to_measure_needs_its_name(line: list[str], text: str, capfd: pytest.CaptureFixture[str]) -> None:

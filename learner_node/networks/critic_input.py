@@ -22,7 +22,7 @@ class AgentColumns:
     @property
     def size(self) -> int:
         """Number of columns of its observation and action."""
-        return self.obs.stop - self.obs.start + self.action.stop - self.action.start
+        return int(self.obs.stop - self.obs.start + self.action.stop - self.action.start)
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,7 @@ found = []
 thread = threading.Thread(target=lambda: found.append(train(steps=1500, episodes=5)))
 thread.start()
 thread.join()
-assert found[0].finished and found[0].evaluation.rollouts.episodes == 5
+assert found[0].finished and found[0].evaluation.episodes == 5
 """
 
 

@@ -47,7 +47,7 @@ def check_own_code(spec: RunSpec, agents: AgentsSpec) -> list[str]:
 def _try_critics(spec: RunSpec, agents: AgentsSpec) -> list[str]:
     run_players = players(agents, spec.algorithm.variants)
     layout = network_layout(run_players, spec.network, spec.algorithm)
-    inputs = {}
+    inputs: dict[tuple[object, ...], CriticInput] = {}
     for i in range(len(layout.critics)):
         found = critic_input(run_players, layout, i)
         inputs.setdefault(found.structure, found)

@@ -29,7 +29,7 @@ from common.wire.keys import load_keys
 from common.wire.socket_file import SocketFile
 from common.wire.sockets import require_local
 from learner_node.config import LearnerConfig
-from learner_node.engine_choice import own_code
+from learner_node.engine_choice import user_classes
 from learner_node.reporting.trackers import refuse_missing
 from learner_node.run_checks.sizes import refuse_large_learner, sizes_of
 from learner_node.run_checks.warm_up import steps_within_warm_up
@@ -155,10 +155,10 @@ def _refuse_what_does_not_fit(*, gpu: bool) -> Check:
     """
 
     def check(spec: RunSpec, agents: AgentsSpec) -> None:
-        if own_code(spec.network, spec.algorithm):
-            from learner_node.run_checks.own_code import check_own_code  # noqa: PLC0415  (as torch above)
+        if user_classes(spec.network, spec.algorithm):
+            from learner_node.run_checks.user_classes import check_user_classes  # noqa: PLC0415  (as torch above)
 
-            for warning in check_own_code(spec, agents):
+            for warning in check_user_classes(spec, agents):
                 _log.warning("%s", warning)
         sizes = sizes_of(spec, agents)
         if not gpu:

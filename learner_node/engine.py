@@ -146,7 +146,7 @@ def make_engine(run: Run, like: Tensor) -> Engine:
     spec = run.spec
     is_stochastic = any(player.stochastic for player in run.players.agents)
     engine: MakeEngine = Masac if is_stochastic else _ENGINES[engine_of(run).name]
-    if spec.algorithm.is_own:
+    if spec.algorithm.is_user_class:
         engine = import_algorithm(spec.algorithm.name)
         if is_stochastic and isinstance(engine, type) and issubclass(engine, Maddpg) and not issubclass(engine, Masac):
             raise ConfigError(

@@ -33,9 +33,9 @@ class EngineChoice(NamedTuple):
         return f"engine: {self.name} ({self.reason})"
 
 
-def own_code(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
+def user_classes(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
     """Returns the settings that name a user's own classes, as text; empty if there are none."""
-    settings = [f"algorithm.name = {algorithm.name!r}"] if algorithm.is_own else []
+    settings = [f"algorithm.name = {algorithm.name!r}"] if algorithm.is_user_class else []
     if network.critic != MLP:
         settings.append(f"network.critic = {network.critic!r}")
     return ", ".join(settings)
@@ -63,7 +63,7 @@ def uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
     """Returns the setting that the gradients written by hand do not cover; empty if they cover all."""
     is_stochastic = bool(STOCHASTIC & set(parse_algorithms(algorithm.variants).values()))
     settings = {
-        f"algorithm.name={algorithm.name}": algorithm.is_own or is_stochastic,
+        f"algorithm.name={algorithm.name}": algorithm.is_user_class or is_stochastic,
         f"network.critic={network.critic}": network.critic != MLP,
         f"network.activation={network.activation}": network.activation != "relu",
         "network.policy_layer_norm=true": network.policy_layer_norm,

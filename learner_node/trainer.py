@@ -20,7 +20,7 @@ from learner_node import schedule
 from learner_node.clocks import Timer
 from learner_node.devices import BatchBuffer, Device, GraphedUpdate
 from learner_node.engine import Engine, make_engine
-from learner_node.engine_choice import own_code
+from learner_node.engine_choice import user_classes
 from learner_node.replay_session import SampledBatch
 from learner_node.update.batches import LossBatch
 from learner_node.update.update_stats import Losses, UpdateStats
@@ -54,7 +54,7 @@ class Trainer:
         """Draws the initial parameters from the run's seed, unless an engine on the device is given."""
         spec = run.spec
         self._spec = spec.algorithm
-        self._own_code = own_code(spec.network, spec.algorithm)
+        self._user_classes = user_classes(spec.network, spec.algorithm)
         self.engine: Engine = engine or make_engine(run, torch.zeros((), device=device.torch))
         """The networks with their update; the settings `algorithm.*` are `self._spec`."""
         dtype = transition_dtype(run.joint)
@@ -82,9 +82,9 @@ class Trainer:
         try:
             stats = self._graphed_update(variant).run()
         except Exception as e:
-            if not self._own_code or isinstance(e, ShoalError):
+            if not self._user_classes or isinstance(e, ShoalError):
                 raise
-            raise LastingError(exception_lines(f"{self._own_code}: an update", e, "the class")) from e
+            raise LastingError(exception_lines(f"{self._user_classes}: an update", e, "the class")) from e
         if update_policies and self._losses_timer.is_due(now):
             self.losses = stats.losses()
         return stats

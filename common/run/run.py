@@ -165,14 +165,14 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     better of both for the other settings. Both learn the same, and a resumed run may change it."""
 
     @property
-    def is_own(self) -> bool:
+    def is_user_class(self) -> bool:
         """Whether the algorithm is a user's class, named by its import path."""
         return ":" in self.name
 
     @property
     def variants(self) -> str:
         """The algorithm of the family that each side's networks follow: `name`, or `variant` for a user's class."""
-        return self.variant if self.is_own else self.name
+        return self.variant if self.is_user_class else self.name
 
     @property
     def normalises_observations(self) -> bool:
@@ -324,7 +324,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def _check_algorithm(algorithm: AlgorithmSpec) -> None:
     """Raises ValueError if `algorithm.name` names neither algorithms of the family nor one class of the user's."""
-    if not algorithm.is_own:
+    if not algorithm.is_user_class:
         parse_algorithms(algorithm.name)
     elif "=" in algorithm.name:
         raise ValueError(

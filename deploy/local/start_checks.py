@@ -13,7 +13,7 @@ from common.run.run import UNIFORM, RunSpec
 from common.spec import AgentsSpec
 from deploy.local.config import TrainConfig
 from deploy.local.embedded_redis import MEMORY_FACTOR
-from learner_node.engine_choice import own_code
+from learner_node.engine_choice import user_classes
 from learner_node.run_checks.sizes import BASE_BYTES, Sizes, fitting_capacity, refuse_large_run, sizes_of
 from learner_node.run_checks.warm_up import ended_too_early
 from replay_server.table.imported_sampler import check_sampler
@@ -28,10 +28,10 @@ def local_check(config: TrainConfig, notify: Callable[[str], object]) -> Check:
     """
 
     def check(spec: RunSpec, agents: AgentsSpec) -> None:
-        if own_code(spec.network, spec.algorithm):
-            from learner_node.run_checks.own_code import check_own_code  # noqa: PLC0415  (importing torch takes seconds)
+        if user_classes(spec.network, spec.algorithm):
+            from learner_node.run_checks.user_classes import check_user_classes  # noqa: PLC0415  (importing torch takes seconds)
 
-            for warning in check_own_code(spec, agents):
+            for warning in check_user_classes(spec, agents):
                 notify(f"warning: {warning}")
         if spec.replay.sampler != UNIFORM:
             check_sampler(spec.replay.sampler, spec.replay.capacity)

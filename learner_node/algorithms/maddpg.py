@@ -80,8 +80,8 @@ class Maddpg:
         self.mixer = SignalMixer(agents, self.players, algorithm, like)
         self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=n_step, like=like)
         self._policy_groups = PolicyGroups(self.players, self.layout, like.device)
-        is_own = network.critic != MLP
-        self._critic_groups = CriticGroups(self.players, self.layout, like, by_structure=is_own)
+        by_structure = network.critic != MLP
+        self._critic_groups = CriticGroups(self.players, self.layout, like, by_structure=by_structure)
         groups = self._policy_groups.groups, self._critic_groups.groups
         self.policies = make_policies(self.players, groups[0], network, algorithm, seed=seed, like=like)
         self.critics = make_critics(self.players, self.layout, groups[1], network, algorithm, seed=seed, like=like)

@@ -32,9 +32,9 @@ class CriticInput:
     size: int
     """Length of a row."""
     agents: tuple[AgentColumns, ...]
-    """The agents that the critic reads: all of them in the order of the world, or only its own under iddpg. A critic
+    """The agents that the critic reads: all of them in the order of the world, or one of them under iddpg. A critic
     that several agents share reads its own agent first, then the others."""
-    own: tuple[int, ...]
+    focal: tuple[int, ...]
     """Positions in `agents` of the critic's own agent, whose return it estimates; of several agents if a side learns as
     one player or has one critic (`algorithm.team_critic`)."""
     state: slice
@@ -44,14 +44,14 @@ class CriticInput:
     def structure(self) -> tuple[object, ...]:
         """The same in one value that can be hashed: networks of equal structure have equal parameters."""
         columns = chain.from_iterable((agent.obs, agent.action) for agent in self.agents)
-        return self.size, self.own, *((part.start, part.stop) for part in (*columns, self.state))
+        return self.size, self.focal, *((part.start, part.stop) for part in (*columns, self.state))
 
 
 def critic_input(players: PlayersSpec, layout: NetworkLayout, number: int) -> CriticInput:
     """Returns what the critic of this number reads; the inputs of all users of its network have one form."""
     critic = layout.critics[number]
     same = [one for one in layout.critics if (one.network, one.input_columns) == (critic.network, critic.input_columns)]
-    own = {one.player for one in same}
+    focal = {one.player for one in same}
     position = {column: i for i, column in enumerate(critic.input_columns)}
     obs_dim, state_start = players.obs_dim, players.obs_dim + players.action_dim
     found = []
@@ -60,12 +60,12 @@ def critic_input(players: PlayersSpec, layout: NetworkLayout, number: int) -> Cr
             obs = _positions(position, range(agent.obs_slice.start, agent.obs_slice.stop))
             action = _positions(position, range(obs_dim + agent.action_start, obs_dim + agent.action_slice.stop))
             if action.start < action.stop:
-                found.append((action.start, i in own, AgentColumns(obs, action)))
+                found.append((action.start, i in focal, AgentColumns(obs, action)))
     found.sort(key=lambda one: one[0])
     return CriticInput(
         len(critic.input_columns),
         tuple(columns for _, _, columns in found),
-        tuple(i for i, (_, is_own, _) in enumerate(found) if is_own),
+        tuple(i for i, (_, is_focal, _) in enumerate(found) if is_focal),
         _positions(position, range(state_start, players.critic_input_dim)),
     )
 

@@ -17,7 +17,7 @@ from learner_node.networks.grouped import GroupedNetworks
 from learner_node.networks.grouped_mlp import GroupedMlp
 from learner_node.networks.groups import Group
 from learner_node.networks.network_set import NetworkSet
-from learner_node.networks.own_critics import OwnCritics, flat_parameters, make_critic
+from learner_node.networks.user_critics import UserCritics, flat_parameters, make_critic
 from learner_node.update.draws import initial_weights
 from learner_node.update.layout import NetworkLayout
 
@@ -57,7 +57,7 @@ def make_critics(
         shapes = [list(pairwise((len(critic.input_columns), *network.critic_hidden, 1))) for critic in layout.critics]
         make = partial(_mlps, network, shapes, layer_norm=network.critic_layer_norm, seed=(seed, 1), like=like)
     else:
-        make = partial(_own_critics, players, layout, network, seed=(seed, 1), like=like)
+        make = partial(_user_critics, players, layout, network, seed=(seed, 1), like=like)
     sides = [players.agents[critic.player].team for critic in layout.critics]
     return _make_set(groups, make, sides, algorithm, algorithm.critic_weight_decay)
 
@@ -86,7 +86,7 @@ def _mlps(
     return module, [torch.from_numpy(numbers).to(like) for numbers in drawn]
 
 
-def _own_critics(
+def _user_critics(
     players: PlayersSpec,
     layout: NetworkLayout,
     network: NetworkSpec,
@@ -99,7 +99,7 @@ def _own_critics(
     for users in group.users:
         inputs = critic_input(players, layout, users[0])
         modules.append(make_critic(network.critic, inputs, network.critic_hidden, (*seed, users[0]), like))
-    return OwnCritics(modules), [flat_parameters(module) for module in modules]
+    return UserCritics(modules), [flat_parameters(module) for module in modules]
 
 
 def _make_set(

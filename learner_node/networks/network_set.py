@@ -73,7 +73,7 @@ class NetworkSet:
         """
         modules = [module.first(count) for module, count in zip(self.online, counts, strict=True)]
         for module, (block, _), count in zip(modules, self._blocks, counts, strict=True):
-            _place(module, block.of(self._flat)[:count])
+            _bind(module, block.of(self._flat)[:count])
             module.requires_grad_(requires_grad=False).eval()
         return modules
 
@@ -124,18 +124,19 @@ class NetworkSet:
 
     @property
     def _buffers(self) -> dict[str, Tensor]:
-        """The buffers of all modules by name, such as the statistics of batch normalisation."""
+        """The persistent buffers of all modules by name, such as the statistics of batch normalisation."""
         return {
             f"{kind}_buffers/{i}/{name}": buffer
             for kind, modules in (("online", self.online), ("target", self.target))
             for i, module in enumerate(modules)
             for name, buffer in module.named_buffers()
+            if name in module.state_dict()
         }
 
     def _move(self, modules: Sequence[GroupedNetworks], flat: Tensor) -> list[nn.Parameter]:
         """Moves the parameters of modules into a flat buffer; returns them."""
         for (block, _), module in zip(self._blocks, modules, strict=True):
-            _place(module, block.of(flat))
+            _bind(module, block.of(flat))
         return [parameter for module in modules for parameter in module.parameters()]
 
     def _by_network(self, flat: Tensor) -> list[Tensor]:
@@ -163,7 +164,7 @@ class NetworkSet:
         return rates
 
 
-def _place(module: GroupedNetworks, rows: Tensor) -> None:
+def _bind(module: GroupedNetworks, rows: Tensor) -> None:
     """Makes the parameters of a module views of rows of a flat buffer `[G, P]`."""
     for parameter, view in zip(module.parameters(), module.views(rows), strict=True):
         parameter.data = view

@@ -100,7 +100,7 @@ def sizes_of(spec: RunSpec, agents: AgentsSpec) -> Sizes:
     layout = network_layout(run_players, spec.network, spec.algorithm)
     policy, critic = learnt_parameters(run_players, spec.network, layout)
     if spec.network.critic != MLP:
-        from learner_node.networks.own_critics import parameter_count  # noqa: PLC0415  (importing torch takes seconds)
+        from learner_node.networks.user_critics import parameter_count  # noqa: PLC0415  (importing torch takes seconds)
 
         critic = parameter_count(run_players, layout, spec.network)
     engine = choose_engine(run_players, spec.network, spec.algorithm, layout)

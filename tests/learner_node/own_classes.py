@@ -37,6 +37,17 @@ class Normed(Mlp):
         return super().forward(self.norm(x))
 
 
+class Clamped(Mlp):
+    """A critic with a constant that is not finite and therefore not stored."""
+
+    def __init__(self, inputs: CriticInput, widths: tuple[int, ...]) -> None:
+        super().__init__(inputs, widths)
+        self.register_buffer("bound", torch.tensor(torch.inf), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.minimum(super().forward(x), self.get_buffer("bound"))
+
+
 class Flat(Mlp):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)[:, 0]
@@ -96,7 +107,7 @@ class Blind(Mlp):
 
     def forward(self, x: Tensor) -> Tensor:
         seen = torch.ones_like(x)
-        for i in self.inputs.own:
+        for i in self.inputs.focal:
             seen[:, self.inputs.agents[i].action] = 0.0
         return super().forward(x * seen)
 
@@ -107,11 +118,11 @@ class Structured(nn.Module):
     def __init__(self, inputs: CriticInput, widths: tuple[int, ...]) -> None:
         super().__init__()
         self.inputs = inputs
-        (own,) = (inputs.agents[i].action for i in inputs.own)
-        self.own, self.weight = own, nn.Parameter(torch.ones(own.stop - own.start))
+        (own,) = (inputs.agents[i].action for i in inputs.focal)
+        self.action, self.weight = own, nn.Parameter(torch.ones(own.stop - own.start))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[:, self.own] @ self.weight[:, None]
+        return x[:, self.action] @ self.weight[:, None]
 
 
 def function(_inputs: CriticInput, _widths: tuple[int, ...]) -> nn.Module:

@@ -21,7 +21,7 @@ def test_a_shared_critic_reads_its_own_agent_first() -> None:
     agents = tuple(AgentColumns(slice(i, i + 18), slice(i + 18, i + 23)) for i in (0, 23, 46))
     for i in range(3):
         found = critic_input(spread, layout, i)
-        assert (found.size, found.agents, found.own, found.state) == (69, agents, (0,), NONE)
+        assert (found.size, found.agents, found.focal, found.state) == (69, agents, (0,), NONE)
         assert [agent.size for agent in found.agents] == [23, 23, 23]
 
 
@@ -32,14 +32,14 @@ def test_a_separate_critic_reads_all_observations_then_all_actions() -> None:
         found = critic_input(tag, layout, i)
         assert [agent.obs for agent in found.agents] == [slice(0, 16), slice(16, 32), slice(32, 48), slice(48, 62)]
         assert [agent.action for agent in found.agents] == [slice(62 + 5 * k, 67 + 5 * k) for k in range(4)]
-        assert found.own == (i,)
+        assert found.focal == (i,)
 
 
 def test_iddpg_reads_one_agent() -> None:
     spread = players(TEAMS["spread"], "iddpg")
     layout = network_layout(spread, SHARED, AlgorithmSpec(name="iddpg"))
     found = critic_input(spread, layout, 2)
-    assert (found.size, found.agents, found.own) == (23, (AgentColumns(slice(0, 18), slice(18, 23)),), (0,))
+    assert (found.size, found.agents, found.focal) == (23, (AgentColumns(slice(0, 18), slice(18, 23)),), (0,))
 
 
 def test_a_side_that_learns_as_one_has_several_agents_of_its_own() -> None:
@@ -47,7 +47,7 @@ def test_a_side_that_learns_as_one_has_several_agents_of_its_own() -> None:
     layout = network_layout(tag, SEPARATE, AlgorithmSpec(name="joint"))
     first, second = (critic_input(tag, layout, i) for i in range(2))
     assert len(first.agents) == len(second.agents) == 4
-    assert (first.own, second.own) == ((0, 1, 2), (3,))
+    assert (first.focal, second.focal) == ((0, 1, 2), (3,))
 
 
 @pytest.mark.parametrize(("sees", "obs", "state"), [("state", NONE, slice(10, 15)), ("both", slice(0, 18), None)])
@@ -71,4 +71,4 @@ def test_the_structure_tells_critics_apart_whose_modules_could_differ() -> None:
 def test_a_teams_critic_has_all_members_as_its_own() -> None:
     tag = players(TEAMS["tag"], "matd3")
     layout = network_layout(tag, SHARED, AlgorithmSpec(name="matd3", team_critic=True))
-    assert [critic_input(tag, layout, i).own for i in range(8)] == [(0, 1, 2)] * 3 + [(3,)] + [(0, 1, 2)] * 3 + [(3,)]
+    assert [critic_input(tag, layout, i).focal for i in range(8)] == [(0, 1, 2)] * 3 + [(3,)] + [(0, 1, 2)] * 3 + [(3,)]

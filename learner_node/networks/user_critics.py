@@ -5,7 +5,7 @@
         def __init__(self, inputs, widths): ...          inputs: a CriticInput, widths: network.critic_hidden
         def forward(self, x): ...                        [rows, inputs.size] -> [rows, 1]
 
-Each network is a module of its own, called once a forward pass, because torch.vmap is not faster here and excludes
+Each network is a separate module, called once a forward pass, because torch.vmap is not faster here and excludes
 modules whose flow depends on data, and batch normalisation.
 """
 
@@ -31,7 +31,7 @@ MakeCritic = Callable[[CriticInput, tuple[int, ...]], nn.Module]
 """What a user's class is called with: the critic's input, and the widths of `network.critic_hidden`."""
 
 
-class OwnCritics(GroupedNetworks):
+class UserCritics(GroupedNetworks):
     """The networks of a group, each a module of the user's class."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
@@ -55,10 +55,10 @@ class OwnCritics(GroupedNetworks):
             found += [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
         return found
 
-    def first(self, count: int) -> OwnCritics:
+    def first(self, count: int) -> UserCritics:
         """Returns a copy of the first `count` networks, whose buffers are those of the networks themselves."""
         memo = {id(buffer): buffer for buffer in self.networks.buffers()}
-        return OwnCritics(copy.deepcopy(list(self.networks[:count]), memo))
+        return UserCritics(copy.deepcopy(list(self.networks[:count]), memo))
 
     def of_user(self, network: int, user: int) -> list[Layer]:  # noqa: ARG002  (the layers are the user's)
         """Returns no layers: the module is not an MLP that Shoal knows."""

@@ -14,7 +14,7 @@ from common.run.run import Run, make_run_spec
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.engine import Engine, make_engine
 from learner_node.inspection.loaded_networks import LoadedNetworks
-from learner_node.networks.own_critics import OwnCritics
+from learner_node.networks.user_critics import UserCritics
 from learner_node.persistence.state import Counters, copy_state, restore_state
 from learner_node.update.update_stats import UpdateStats
 from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
@@ -148,7 +148,7 @@ def test_a_checkpoint_of_another_critic_is_refused() -> None:
 def test_an_unused_parameter_stays_as_it_is() -> None:
     engine = engine_of("spread", f"{HERE}:Unused")
     (group,) = engine.critics.online
-    assert isinstance(group, OwnCritics)
+    assert isinstance(group, UserCritics)
     before = group.get_parameter("networks.0.spare.weight").clone()
     used = group.get_parameter("networks.0.layers.0.weight").clone()
     train(engine, "spread", range(2))

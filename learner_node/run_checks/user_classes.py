@@ -3,8 +3,8 @@
     critic      made for every structure of its input; two forward passes, one backward pass
     algorithm   made for the run; one update on a random batch, then its policies and its state
 
-Importing this module imports torch, which takes seconds: callers import it for runs with such code only (`own_code` of
-learner_node/engine_choice.py).
+Importing this module imports torch, which takes seconds: callers import it for runs with such classes only, which
+`user_classes` of learner_node/engine_choice.py names.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from common.run.run import MLP, Run, RunSpec
 from common.spec import AgentsSpec
 from common.user_code import exception_lines
 from learner_node.engine import Engine, make_engine
-from learner_node.engine_choice import own_code
+from learner_node.engine_choice import user_classes
 from learner_node.networks.critic_input import CriticInput, critic_input
-from learner_node.networks.own_critics import make_critic
+from learner_node.networks.user_critics import make_critic
 from learner_node.persistence.state import Counters, copy_state
 from learner_node.update.batches import LossBatch
 from learner_node.update.layout import network_layout
@@ -33,7 +33,7 @@ TRIAL_ROWS = 8
 """Rows of the random batches of a trial."""
 
 
-def check_own_code(spec: RunSpec, agents: AgentsSpec) -> list[str]:
+def check_user_classes(spec: RunSpec, agents: AgentsSpec) -> list[str]:
     """Tries a run's own critics and algorithm; returns warnings, one a line.
 
     ConfigError that names the setting, the fault, and for an exception the user's lines, if they cannot be used.
@@ -72,7 +72,7 @@ def _try_critic(label: str, module: nn.Module, inputs: CriticInput) -> list[str]
     warnings = []
     if unused:
         warnings.append(f"{label}: forward does not use {', '.join(unused)}, which will not be learnt")
-    actions = [inputs.agents[i].action for i in inputs.own]
+    actions = [inputs.agents[i].action for i in inputs.focal]
     if of_rows is None or (of_rows.any() and not any(of_rows[:, columns].any() for columns in actions)):
         warnings.append(
             f"{label}: the values do not depend on the critic's own action (columns {actions[0].start} to"
@@ -97,7 +97,7 @@ def _check_values(label: str, values: object, inputs: CriticInput) -> None:
 def _try_update(spec: RunSpec, agents: AgentsSpec) -> None:
     """Raises ConfigError if an engine with the user's code cannot be made, or fails in its first update."""
     run = Run("trial", spec, agents)
-    label = own_code(spec.network, spec.algorithm)
+    label = user_classes(spec.network, spec.algorithm)
     with _faults_of(f"{label}: making the networks"):
         engine: Engine = make_engine(run, torch.zeros(()))
         if missing := [name for name in Engine.__annotations__ if not hasattr(engine, name)]:

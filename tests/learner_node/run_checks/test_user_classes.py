@@ -12,8 +12,8 @@ import torch
 from common.errors import ConfigError, LastingError
 from common.run.run import Run, RunSpec, make_run_spec
 from learner_node.engine import make_engine
-from learner_node.run_checks.own_code import check_own_code
 from learner_node.run_checks.sizes import sizes_of
+from learner_node.run_checks.user_classes import check_user_classes
 from learner_node.trainer import Trainer
 from tests.learner_node.own_classes import Doubled
 from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
@@ -31,8 +31,8 @@ def spec_of(*, critic: str = "mlp", **algorithm: Any) -> RunSpec:
 @pytest.mark.parametrize("team", ["spread", "tag", "mixed", "masked", "alone"])
 @pytest.mark.parametrize("name", ["matd3", "iddpg", f"{HERE}:Doubled"])
 def test_usable_classes_pass_without_a_warning(team: str, name: str) -> None:
-    for critic in ("Mlp", "Normed", "Structured"):
-        assert check_own_code(spec_of(critic=f"{HERE}:{critic}", name=name), TEAMS[team]) == []
+    for critic in ("Mlp", "Normed", "Structured", "Clamped"):
+        assert check_user_classes(spec_of(critic=f"{HERE}:{critic}", name=name), TEAMS[team]) == []
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_usable_classes_pass_without_a_warning(team: str, name: str) -> None:
 )
 def test_a_critic_that_cannot_be_used_is_refused_with_the_way_out(name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as error:
-        check_own_code(spec_of(critic=f"{HERE}:{name}"), TEAMS["spread"])
+        check_user_classes(spec_of(critic=f"{HERE}:{name}"), TEAMS["spread"])
     assert str(error.value).startswith(f"network.critic = '{HERE}:{name}': ")
 
 
@@ -61,18 +61,18 @@ def test_a_module_that_is_missing_or_raises_is_named(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_netz.py").write_text("raise OSError('no disk')\n")
     with pytest.raises(ConfigError, match=r"\./my_netz.py is here: export PYTHONPATH=.*The learner imports it"):
-        check_own_code(spec_of(critic="my_netz:MyCritic"), TEAMS["spread"])
+        check_user_classes(spec_of(critic="my_netz:MyCritic"), TEAMS["spread"])
     with pytest.raises(ConfigError, match=r"algorithm.name = 'my_netz:Mine': cannot import my_netz"):
-        check_own_code(spec_of(name="my_netz:Mine"), TEAMS["spread"])
+        check_user_classes(spec_of(name="my_netz:Mine"), TEAMS["spread"])
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=r"importing my_netz: OSError: no disk\n  .*my_netz.py:1 in <mod"):
-        check_own_code(spec_of(critic="my_netz:MyCritic"), TEAMS["spread"])
+        check_user_classes(spec_of(critic="my_netz:MyCritic"), TEAMS["spread"])
 
 
 def test_parameters_without_a_gradient_and_an_unseen_action_are_warnings() -> None:
-    (unused,) = check_own_code(spec_of(critic=f"{HERE}:Unused"), TEAMS["spread"])
+    (unused,) = check_user_classes(spec_of(critic=f"{HERE}:Unused"), TEAMS["spread"])
     assert unused.endswith("forward does not use spare.weight, spare.bias, which will not be learnt")
-    (blind,) = check_own_code(spec_of(critic=f"{HERE}:Blind"), TEAMS["spread"])
+    (blind,) = check_user_classes(spec_of(critic=f"{HERE}:Blind"), TEAMS["spread"])
     assert blind.endswith("do not depend on the critic's own action (columns 18 to 22), so its policy learns nothing")
 
 
@@ -88,7 +88,7 @@ def test_parameters_without_a_gradient_and_an_unseen_action_are_warnings() -> No
 )
 def test_an_algorithm_that_cannot_be_used_is_refused_with_the_way_out(name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as error:
-        check_own_code(spec_of(name=f"{HERE}:{name}"), TEAMS["spread"])
+        check_user_classes(spec_of(name=f"{HERE}:{name}"), TEAMS["spread"])
     assert str(error.value).startswith(f"algorithm.name = '{HERE}:{name}': ")
 
 
@@ -103,8 +103,8 @@ def test_the_class_is_the_engine_and_its_variant_chooses_the_networks() -> None:
 
 def test_a_class_with_deterministic_policies_does_not_build_on_masac() -> None:
     with pytest.raises(ConfigError, match=r"algorithm.variant = 'masac': .* Derive the class from .*Masac"):
-        check_own_code(spec_of(name=f"{HERE}:Doubled", variant="masac"), TEAMS["spread"])
-    assert check_own_code(spec_of(name=f"{HERE}:Softer", variant="masac"), TEAMS["spread"]) == []
+        check_user_classes(spec_of(name=f"{HERE}:Doubled", variant="masac"), TEAMS["spread"])
+    assert check_user_classes(spec_of(name=f"{HERE}:Softer", variant="masac"), TEAMS["spread"]) == []
 
 
 def test_the_loss_of_the_class_is_descended() -> None:
@@ -135,7 +135,7 @@ def test_the_stacked_engine_is_refused_for_own_classes(own: dict[str, str], sett
 
 def test_a_fault_after_the_trial_ends_the_run_with_its_reason() -> None:
     run = Run("r", spec_of(name=f"{HERE}:LateFault"), TEAMS["spread"])
-    assert check_own_code(run.spec, TEAMS["spread"]) == []
+    assert check_user_classes(run.spec, TEAMS["spread"]) == []
     trainer = Trainer(run, CPU)
     for i in range(4):
         trainer.update(records_of(run, i), i, 0.0, 0.0)

@@ -8,7 +8,13 @@ from typing import Any
 # 1,024 episodes of 25 steps, clip 0.5), with their sources in docs/algorithms.md. Values that equal the defaults are
 # written out, too, because the defaults may change.
 _PAPER: dict[str, Any] = {
-    "network": {"policy_hidden": (64, 64), "critic_hidden": (64, 64), "share_policies": False, "share_critics": False},
+    "network": {
+        "policy_hidden": (64, 64),
+        "critic_hidden": (64, 64),
+        "share_policies": False,
+        "share_critics": False,
+        "critic": "mlp",
+    },
     "algorithm": {
         "name": "maddpg",
         "discount": 0.95,
@@ -55,6 +61,7 @@ _SEED: dict[str, Any] = {
         "critic_layer_norm": False,
         "share_policies": False,
         "share_critics": False,
+        "critic": "mlp",
         "head": "force",
     },
     "algorithm": {

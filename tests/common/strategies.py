@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from common.run.players import ALGORITHMS
-from common.run.run import AlgorithmSpec, ReplaySpec, Run, RunSpec
+from common.run.run import AlgorithmSpec, NetworkSpec, ReplaySpec, Run, RunSpec
 from common.spec import AgentsSpec, Box, joint_spec
 
 _FLOAT_LIMIT = 1e300
@@ -101,6 +101,9 @@ def run_specs() -> st.SearchStrategy[RunSpec]:
     """Returns specs of runs whose replay can hold what sampling needs."""
     fields = {field.name: _of(field.type) for field in inspect.type_info(RunSpec).fields}
 
+    network = {field.name: _of(field.type) for field in inspect.type_info(NetworkSpec).fields}
+    network["critic"] = st.sampled_from(["mlp", "a.b:C"])
+    fields["network"] = st.builds(NetworkSpec, **network)
     fields["replay"] = st.builds(_valid_replay, fields["replay"], st.sampled_from(["uniform", "a.b:C"]))
     return st.builds(RunSpec, **fields)
 

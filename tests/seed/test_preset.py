@@ -101,6 +101,7 @@ WITHOUT_EFFECT = {
     "algorithm.smoothing_clip": "matd3's",
     "algorithm.final_team_spirit": "none",
     "algorithm.engine": "both learn the same",
+    "algorithm.variant": "for a class of the user's",
     "algorithm.entropy_target": "masac's",
     "algorithm.initial_temperature": "masac's",
     "algorithm.gumbel": "for choices",

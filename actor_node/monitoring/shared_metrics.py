@@ -98,7 +98,7 @@ class WorkerMetrics:
 
     @run.setter
     def run(self, labels: dict[str, str]) -> None:
-        # No lock: a worker killed while it held one would block its supervisor forever.
+        # No lock: a worker killed inside one would block its supervisor forever.
         self._run.value = "\n".join(labels[name] for name in RUN_LABELS).encode()
 
 

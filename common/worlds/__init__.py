@@ -262,7 +262,7 @@ def _scenario(name: str, options: Mapping[str, Any]) -> Scenario[Any]:
 
 
 def _module_here(name: str) -> str:
-    """Returns the module of a file in the working directory that was named without a family; empty if there is none."""
+    """Returns the module of a file in the working directory that was named without a family; else an empty text."""
     module, colon, attribute = name.partition(":")
     file = module if module.endswith(".py") else f"{module.replace('.', '/')}.py"
     if not os.path.isfile(file):  # noqa: PTH113  (False for a name that is too long)

@@ -211,7 +211,7 @@ class Maddpg:
             current = _of_acting(current, row_weights.acting)
             action = current.detach()
             inputs = self.critic_inputs(torch.cat([obs, action, state], 1))
-        # Each Q_i sees the current action of its own player, and the actions of all others in `action`.
+        # Each Q_i sees the current action of player i, and the actions of all others in `action`.
         return self.q_of_player_actions(inputs, current - action)
 
     def logit_penalty(self, obs: Tensor, logits: Tensor, row_weights: RowWeights) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ class ServedRun(NamedTuple):
     """Fraction of the budget used; None if no learner has reported to this process."""
     finished: bool
     learner: str
-    """Name of a connected learner of the run; empty if there is none."""
+    """Name of the run's connected learner; empty without one."""
 
 
 def why_not_replaced(served: ServedRun, run: str, *, fresh: bool) -> str:

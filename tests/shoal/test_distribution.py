@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("actor_node", "common", "deploy", "learner_node", "replay_server", "shoal")
 LEFT_OUT = ("__pycache__", "*.pyc", "*.egg-info")
 SOURCES = (".ci", ".github", "docs", "examples", "tests", *PACKAGES)
-# The build backend itself, as pip calls it: no network, no environment of its own.
+# The build backend itself, as pip calls it: no network, no separate environment.
 BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
 
 

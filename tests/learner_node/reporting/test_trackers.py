@@ -175,18 +175,20 @@ def test_mlflow_keeps_a_run_in_its_directory_and_goes_on_with_it(
         tracker.close()
     log_evaluation(directory, "mlflow", 40, {"evaluation/return": -3.5, "evaluation/return_per_agent/a b:c": -3.5})
     client = mlflow.MlflowClient(tracking_uri=(directory.path / "mlruns").as_uri())
-    (kept,) = client.search_runs([client.get_experiment_by_name("shoal").experiment_id])
-    assert kept.data.tags["shoal.run"] == run.id
-    assert kept.data.params["replay.batch"] == str(run.spec.replay.batch)
-    assert [(metric.step, metric.value) for metric in client.get_metric_history(kept.info.run_id, "critic_loss/1")] == [
+    (tracked,) = client.search_runs([client.get_experiment_by_name("shoal").experiment_id])
+    assert tracked.data.tags["shoal.run"] == run.id
+    assert tracked.data.params["replay.batch"] == str(run.spec.replay.batch)
+    assert [
+        (metric.step, metric.value) for metric in client.get_metric_history(tracked.info.run_id, "critic_loss/1")
+    ] == [
         (20, 0.25),
         (40, 0.25),
     ]
-    assert client.get_metric_history(kept.info.run_id, "return_mean")[0].timestamp == 1_700_000_000_500
-    (final,) = client.get_metric_history(kept.info.run_id, "evaluation/return")
+    assert client.get_metric_history(tracked.info.run_id, "return_mean")[0].timestamp == 1_700_000_000_500
+    (final,) = client.get_metric_history(tracked.info.run_id, "evaluation/return")
     assert (final.step, final.value) == (40, -3.5)
-    assert kept.data.metrics["evaluation/return_per_agent/a_b_c"] == -3.5
-    assert kept.info.status == "FINISHED"
+    assert tracked.data.metrics["evaluation/return_per_agent/a_b_c"] == -3.5
+    assert tracked.info.status == "FINISHED"
 
 
 @pytest.mark.slow
@@ -213,8 +215,8 @@ def test_wandb_keeps_a_run_off_line(made: tuple[Run, RunDirectory]) -> None:
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=350, check=False)
     assert done.returncode == 0, done.stderr
     assert "fails" not in done.stderr
-    kept = list(directory.path.glob("wandb/offline-run-*/run-*.wandb"))
-    assert all(directory.run.id in file.name for file in kept)
-    content = b"".join(file.read_bytes() for file in kept)
+    written = list(directory.path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert all(directory.run.id in file.name for file in written)
+    content = b"".join(file.read_bytes() for file in written)
     assert b"critic_loss/0" in content
     assert b"evaluation/return" in content

@@ -61,11 +61,11 @@ class DictLog:
             {field.encode(): value.encode() for field, value in self.hashes.get(key, {}).items()}
             for key in (keys.state, keys.actors)
         )
-        kept = parse_contents(
+        contents = parse_contents(
             state, actors, self.values[keys.run], self.values.get(keys.weights), self.values.get(keys.finished)
         )
-        self.index.restore(kept)
-        return kept
+        self.index.restore(contents)
+        return contents
 
     def chunks(self, state: LogState) -> Iterator[tuple[int, bytes | None]]:
         for number in range(state.tail, state.head):

@@ -21,7 +21,9 @@ def log_evaluation(directory: RunDirectory, kind: TrackerKind, updates: int, val
 
     kind: the tracker; `none` writes to TensorBoard only. values: finite numbers by name, such as `evaluation/return`.
     """
-    with writing(directory.path), SummaryWriter(str(directory.tensorboard)) as tensorboard:
+    # The suffix keeps the curves of training: files are named by the second, and a short run ends in the one it began in.
+    writer = SummaryWriter(str(directory.tensorboard), filename_suffix=".evaluation")
+    with writing(directory.path), writer as tensorboard:
         for name, value in values.items():
             tensorboard.add_scalar(name, value, updates)
     if kind != "none":

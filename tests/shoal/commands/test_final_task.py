@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from common.errors import WorldError
 from common.run.directory import create
 from common.run.run import make_run_spec
 from common.worlds import world_spec
+from learner_node.reporting.metrics_log import MetricsLog
+from learner_node.update.update_stats import Losses
 from shoal.commands.train.final_task import FinalTask, evaluation_values, run_in_child, run_task
 from tests.learner_node.event_files import scalars
 from tests.shoal.commands.test_diagnose import make_directory, small_run
@@ -132,3 +135,17 @@ def test_the_figures_of_an_evaluation_reach_tensorboard(tmp_path: Path) -> None:
         (".", "evaluation/return_per_agent/agent_1"): [(300, -2.0)],
         (".", "evaluation/metrics/collisions"): [(300, 0.5)],
     }
+
+
+def test_a_run_that_ends_in_the_second_it_began_in_keeps_its_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
+    directory, _ = create(tmp_path / "run", make_run_spec({"scenario": "simple_spread"}), world_spec("simple_spread"))
+    log = MetricsLog(directory)
+    log.write(300, {"return_means": (-7.5,)}, Losses([0.5], [0.25], [-0.25], [1.0], [1.0]), None)
+    log.close()
+    run_task(FinalTask("evaluation", str(directory.path), updates=300, values={"evaluation/return": -3.5}))
+    curves = scalars(directory.tensorboard)
+    assert curves[".", "agent0/mean_episode_rewards"] == [(300, -7.5)]
+    assert curves[".", "evaluation/return"] == [(300, -3.5)]

@@ -21,7 +21,7 @@ def log_evaluation(directory: RunDirectory, kind: TrackerKind, updates: int, val
 
     kind: the tracker; `none` writes to TensorBoard only. values: finite numbers by name, such as `evaluation/return`.
     """
-    # The suffix keeps the curves of training: files are named by the second, and a short run ends in the one it began in.
+    # Files are named by the second in which they are opened: without the suffix, this one would replace a short run's.
     writer = SummaryWriter(str(directory.tensorboard), filename_suffix=".evaluation")
     with writing(directory.path), writer as tensorboard:
         for name, value in values.items():

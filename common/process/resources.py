@@ -78,11 +78,11 @@ def _cpu_quotas() -> Iterable[float]:
     """Yields the CPU quota [cores] of each of this process's cgroups that has one."""
     for group in _cgroups("cpu"):
         # Version 2 writes "QUOTA PERIOD", version 1 two files; no quota is "max" or -1.
-        words = _read(group / "cpu.max").split() or [
+        fields = _read(group / "cpu.max").split() or [
             _read(group / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")
         ]
-        if words[0].isdigit() and words[1].isdigit():
-            yield int(words[0]) / int(words[1])
+        if fields[0].isdigit() and fields[1].isdigit():
+            yield int(fields[0]) / int(fields[1])
 
 
 def _machine_bytes() -> int:

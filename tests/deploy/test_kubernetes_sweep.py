@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -9,9 +13,9 @@ import pytest
 from common.process import command
 from shoal.commands.sweep.cli import SweepConfig, sweep
 from shoal.commands.sweep.runner import parallel_runs
-from tests.deploy.manifests import Workload, objects, of_kind, workloads
+from tests.deploy.manifests import KUBERNETES, ROOT, Workload, kubectl, objects, of_kind, workloads
 
-pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+yaml = pytest.importorskip("yaml")
 
 
 @pytest.fixture
@@ -52,3 +56,17 @@ def test_a_drained_pod_starts_again_and_an_invalid_command_does_not(job: Workloa
     assert drained["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
     assert (invalid["action"], invalid["onExitCodes"]["values"]) == ("FailJob", [2])
     assert job.pod["restartPolicy"] == "Never", "a failure policy needs it"
+
+
+def test_a_sweep_of_ones_own_is_made_as_the_guide_says(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "deployment" / "kubernetes.md").read_text()
+    (text,) = re.findall(r"^    # deploy/kubernetes/spread-sweep/\S+\n((?:    .*\n)+)", guide, flags=re.MULTILINE)
+    shipped = os.path.relpath(KUBERNETES / "sweep", tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(textwrap.dedent(text).replace("../sweep", shipped))
+    done = subprocess.run([kubectl(), "kustomize", tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (made,) = workloads(tuple(yaml.safe_load_all(done.stdout)))
+    (container,) = made.containers
+    assert container["image"].startswith("REGISTRY/shoal-learner:")
+    assert container["args"][0] == "simple_tag"
+    assert (made.spec["completions"], made.spec["parallelism"]) == (8, 8)

@@ -104,7 +104,7 @@ class Claims:
         """Starts without claims; LastingError if the sweep's directory cannot be written."""
         self._directory = directory
         self._me = Claim(socket.gethostname(), os.getpid(), _machine())
-        self._held: dict[Path, Path] = {}
+        self._claimed: dict[Path, Path] = {}
         self._started_at = self._now()
 
     def take(self, run: Path) -> Availability:
@@ -122,7 +122,7 @@ class Claims:
                     file.write(msgspec.json.encode(self._me))
             except FileExistsError:  # another process was faster
                 return Availability.RUNNING
-        self._held[run] = path
+        self._claimed[run] = path
         return Availability.TAKEN
 
     def take_or_refuse(self, run: Path, what: str) -> None:
@@ -132,18 +132,18 @@ class Claims:
 
     def renew(self) -> list[Path]:
         """Gives a sign of life for every claim and returns the runs that other processes have taken over."""
-        for path in self._held.values():
+        for path in self._claimed.values():
             # A file server that does not answer for a moment must not end a run: the next renewal tries again.
             with contextlib.suppress(OSError):
                 os.utime(path)
-        lost = [run for run, path in self._held.items() if _path(run, _last_number(run)) != path]
+        lost = [run for run, path in self._claimed.items() if _path(run, _last_number(run)) != path]
         for run in lost:
-            del self._held[run]
+            del self._claimed[run]
         return lost
 
     def end(self, run: Path, *, stopped: bool = False) -> None:
         """Gives up a claim. stopped: the run was not executed to its end, so others may take it."""
-        path = self._held.pop(run, None)
+        path = self._claimed.pop(run, None)
         if path is not None:
             state: Literal["stopped", "executed"] = "stopped" if stopped else "executed"
             with writing(path):

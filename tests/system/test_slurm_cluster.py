@@ -161,7 +161,8 @@ def test_the_time_limit_queues_it_again_until_the_budget_is_used(
 
     until(is_over, lambda: f"the budget is used; {shared.everything(job)}", within_s=600)
     shared.ends_well(job)
-    assert shared.role_log("learner").count("resumed: ") == cluster.restarts(job)
+    assert "resumed: " in shared.role_log("learner")
+    assert shared.run.evaluation_file.exists(), shared.everything(job)
     assert "recovered transitions=" in shared.role_log("replay")
 
 

@@ -288,6 +288,25 @@ def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Clust
 
 
 @pytest.mark.system
+@pytest.mark.timeout(240)
+def test_a_time_limit_during_the_evaluation_queues_the_job_again(cluster: Cluster) -> None:
+    job = cluster.submit(*SCENARIO, "--time", "3s", SHOAL_EPISODES="100000")
+    wait_until(lambda: "evaluates the run" in cluster.log(), f"it evaluates; {cluster.log()}", within_s=90)
+
+    job.send_signal(signal.SIGUSR1)
+
+    ends(cluster, job, 0)
+    assert cluster.requeued == ["4711"]
+    assert not cluster.run.evaluation_file.exists()
+    assert cluster.leftovers() == []
+    again = cluster.submit(*SCENARIO, "--time", "3s", SHOAL_EPISODES="20", SLURM_RESTART_COUNT="1")
+    ends(cluster, again, 0)
+    assert cluster.requeued == ["4711"]
+    assert cluster.run.evaluation_file.exists(), cluster.log()
+    assert (cluster.run.path / "report.html").exists()
+
+
+@pytest.mark.system
 @pytest.mark.timeout(180)
 def test_an_array_plays_along_and_ends_with_the_run(cluster: Cluster, tmp_path: Path) -> None:
     make_keys(tmp_path / "keys", [])

@@ -164,13 +164,13 @@ def load_teams(names: Sequence[str], seed: int) -> tuple[Run, list[Team]]:
     if FROZEN in names:
         stored[FROZEN] = frozen_team(short_name(run.spec.scenario))
         _check_same_world(f"the {FROZEN} team", stored[FROZEN], first, run)
-    return run, [_trained(name, stored[name]) if name in stored else _baseline(name, run, seed) for name in names]
+    return run, [trained_team(name, stored[name]) if name in stored else _baseline(name, run, seed) for name in names]
 
 
 def load_run_team(directory: RunDirectory) -> tuple[Run, Team]:
     """Returns the run of a directory and its team; ConfigError if the directory has no policies."""
     stored = _policies(directory)
-    return stored.run, _trained(run_name(directory), stored)
+    return stored.run, trained_team(run_name(directory), stored)
 
 
 def run_name(directory: RunDirectory) -> str:
@@ -211,7 +211,8 @@ def _check_same_world(name: str, stored: PolicyFile, first: str, run: Run) -> No
         )
 
 
-def _trained(name: str, stored: PolicyFile) -> Team:
+def trained_team(name: str, stored: PolicyFile) -> Team:
+    """Returns the team that plays the policies of a file."""
     run = stored.run
     players, network = run.players, run.spec.network
     policy = Policy(players, network, stored.flat)

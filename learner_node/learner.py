@@ -146,6 +146,12 @@ class Learner:
 
     def run(self, stop: Stop, health: Health) -> None:
         """Trains until the budget is used or a stop is requested, then saves."""
+
+        def keep_waiting() -> bool:
+            health.beat()
+            return not stop.requested
+
+        self._keep_waiting = keep_waiting
         started_at = time.monotonic()
         if self.progress >= 1.0:
             _log.warning("the budget is used already; resume with a larger --steps or --time to continue")
@@ -168,7 +174,7 @@ class Learner:
             self.counters.updating_s += ended_at - iteration_started_at if batch is not None else 0.0
             iteration_started_at = ended_at
             self._charge(ended_at, trained=batch is not None)
-        self._finish(stop, health)
+        self._finish()
 
     def close(self) -> None:
         """Closes files and sockets, and ends the process of evaluations."""
@@ -259,7 +265,7 @@ class Learner:
         self._saver.save_milestone(self._trainer.engine)
 
     def _evaluate(self, _now: float) -> None:
-        self._evaluations.advance(self._trainer.engine.policy_weights)
+        self._evaluations.advance(self._trainer.engine.policy_weights, self._keep_waiting)
 
     def _save_if_trained(self, _now: float) -> None:
         # Save during the warm-up too: a crash must not lose the time charged to the budget.
@@ -298,13 +304,8 @@ class Learner:
             _log.info("resumed: updates=%d env_steps=%d", state.counters.updates, state.counters.env_steps)
         return trainer
 
-    def _finish(self, stop: Stop, health: Health) -> None:
+    def _finish(self) -> None:
         """Publishes, saves, evaluates and reports a last time; marks the run as finished if the budget is used."""
-
-        def keep_waiting() -> bool:
-            health.beat()
-            return not stop.requested
-
         finished, engine = self.progress >= 1.0, self._trainer.engine
         if self._publisher.started:
             self._publisher.publish_last(engine, time.monotonic())
@@ -314,7 +315,7 @@ class Learner:
             self._replay.send(StatusRequest())
             self._reporter.write_metrics(self._trainer.losses)
             if finished:
-                self._evaluations.finish(engine.policy_weights, keep_waiting)
+                self._evaluations.finish(engine.policy_weights, self._keep_waiting)
         if self._publisher.started or finished:
             self._reporter.report_end(self._trainer.losses, finished=finished)
         if finished:

@@ -25,6 +25,9 @@ MAX_AUTO_EPISODES = 20
 """Largest number of episodes in any other world, in which the time limits their number."""
 _POLL_PERIOD_S = 0.1
 
+PolicyWeights = Callable[[], npt.NDArray[np.float32]]
+"""Returns the current flat weights of all policies, as actors receive them."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -33,7 +36,7 @@ class Evaluations:
 
     Example:
         evaluations = Evaluations(run, counters, on_result=print)
-        evaluations.advance(engine.policy_weights)  # between any two updates
+        evaluations.advance(engine.policy_weights, keep_waiting=lambda: True)  # between any two updates
         evaluations.finish(engine.policy_weights, keep_waiting=lambda: True)
         evaluations.close()
     """
@@ -57,28 +60,29 @@ class Evaluations:
         self._started_at = time.monotonic()
         self._logged_problems: set[str] = set()
 
-    def advance(self, policy_weights: Callable[[], npt.NDArray[np.float32]]) -> None:
+    def advance(self, policy_weights: PolicyWeights, keep_waiting: Callable[[], bool]) -> None:
         """Collects a result, takes weights that are due, and starts their evaluation, without waiting.
 
-        Waits for a running evaluation only if `evaluation.share_of_time` is 1 and the next one is due.
+        Waits for a running evaluation only if `evaluation.share_of_time` is 1 and the next one is due, and only while
+        `keep_waiting` returns true.
         """
         if self._evaluator.busy:
             self._collect(self._evaluator.poll())
-        if self._schedule.is_due(self._progress, self._counters.updates):
+        if self._is_due:
             if self._schedule.is_unlimited:
-                self._wait(lambda: True)
+                self._wait(keep_waiting)
             self._take(policy_weights)
         self._start()
 
-    def finish(self, policy_weights: Callable[[], npt.NDArray[np.float32]], keep_waiting: Callable[[], bool]) -> None:
-        """Ends the running evaluation and evaluates the final weights, if that fits into the time; waits for both.
+    def finish(self, policy_weights: PolicyWeights, keep_waiting: Callable[[], bool]) -> None:
+        """Waits for the running evaluation, then evaluates the final weights, if that fits into the time.
 
-        keep_waiting: false ends the wait.
+        Waits only while `keep_waiting` returns true.
         """
         self._wait(keep_waiting)
-        if self._schedule.is_due(1.0, self._counters.updates):
+        if self._schedule.is_due(self._progress, self._counters.updates):
             self._take(policy_weights)
-        self._start()
+        self._start(last=True)
         self._wait(keep_waiting)
 
     def close(self) -> None:
@@ -86,10 +90,16 @@ class Evaluations:
         self._evaluator.close()
 
     @property
+    def _is_due(self) -> bool:
+        """Whether weights must be taken; not while those before the first update, the reference, wait."""
+        waits = self._taken is not None and not self._taken[0].updates
+        return not waits and self._schedule.is_due(self._progress, self._counters.updates)
+
+    @property
     def _progress(self) -> float:
         return self._counters.progress(self._run.spec.budget)
 
-    def _take(self, policy_weights: Callable[[], npt.NDArray[np.float32]]) -> None:
+    def _take(self, policy_weights: PolicyWeights) -> None:
         """Takes a copy of the weights, in place of an earlier one that was not evaluated."""
         self._schedule.note_taken(self._progress, self._counters.updates)
         counters, timing = self._counters, self._timing()
@@ -103,11 +113,12 @@ class Evaluations:
         )
         self._taken = request, np.array(policy_weights(), np.float32)
 
-    def _start(self) -> None:
+    def _start(self, *, last: bool = False) -> None:
+        """Starts the evaluation of the weights that were taken, if it fits into the time."""
         timing = self._timing()
         if self._taken is None or self._evaluator.busy or self._schedule.is_off:
             return
-        if self._schedule.may_start(timing[0]):
+        if self._schedule.may_start(timing[0], last=last):
             request, flat = self._taken
             self._taken = None
             self._evaluator.start(request, flat, self._schedule.limit_s(*timing))

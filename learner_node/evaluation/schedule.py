@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from common.run.run import EvaluationSpec
 
-FIRST_GUESS_S = 0.3
+FIRST_GUESS_S = 0.15
 """Expected time of the first evaluation of a process [s]."""
 MIN_LIMIT_S = 1.0
 """Shortest time limit of an evaluation [s]."""
+LIMIT_FACTOR = 3.0
+"""An evaluation may take this many times as long as the one before: other processes may need the cores."""
 MAX_LIMIT_S = 600.0
 """Time limit of an evaluation whose fraction of the time is not limited [s]."""
 MAX_FAILURES = 3
@@ -37,7 +39,8 @@ class EvaluationSchedule:
         self._next = self._number_at(progress) + 1 if updates else 0
         self._taken_updates = -1
         """Number of updates of the weights that were taken last; -1 before the first."""
-        self._spent_s, self._expected_s, self._failures = 0.0, FIRST_GUESS_S, 0
+        self._spent_s = self._last_s = 0.0
+        self._failures = 0
 
     @property
     def is_unlimited(self) -> bool:
@@ -60,19 +63,25 @@ class EvaluationSchedule:
         """Records that the weights of this moment were taken."""
         self._next, self._taken_updates = self._number_at(progress) + 1, updates
 
-    def may_start(self, elapsed_s: float) -> bool:
-        """Returns whether the next evaluation fits into the time; elapsed_s: time since the start of this process."""
-        return self.is_unlimited or self._spent_s + self._expected_s <= self._spec.share_of_time * elapsed_s
+    def may_start(self, elapsed_s: float, *, last: bool = False) -> bool:
+        """Returns whether the next evaluation fits into the time; elapsed_s: time since the start of this process.
+
+        last: whether it is the last of the run. The others leave room for that one.
+        """
+        expected_s = (self._last_s or FIRST_GUESS_S) * (1 if last else 2)
+        return self.is_unlimited or self._spent_s + expected_s <= self._spec.share_of_time * elapsed_s
 
     def limit_s(self, elapsed_s: float, progress: float, budget_s: float = 0.0) -> float:
         """Returns the time after which an evaluation is ended [s].
 
-        It is what the whole run has left for evaluations. budget_s: limit of the run's time [s]; 0 = none.
+        It is what the whole run has left for evaluations, or a multiple of the last one's time. budget_s: limit of the
+        run's time [s]; 0 = none.
         """
         if self.is_unlimited:
             return MAX_LIMIT_S
         whole_s = self._whole_run_s(elapsed_s, progress, budget_s)
-        return min(max(self._spec.share_of_time * whole_s - self._spent_s, MIN_LIMIT_S), MAX_LIMIT_S)
+        left_s = self._spec.share_of_time * whole_s - self._spent_s
+        return min(max(left_s, LIMIT_FACTOR * self._last_s, MIN_LIMIT_S), MAX_LIMIT_S)
 
     def within_s(self, elapsed_s: float, progress: float, budget_s: float = 0.0) -> float:
         """Returns the time during which episodes start in a world in which the time limits their number [s]."""
@@ -83,7 +92,7 @@ class EvaluationSchedule:
     def note_end(self, seconds: float, *, failed: bool = False) -> None:
         """Records that an evaluation ended, and how long it took [s]."""
         self._spent_s += seconds
-        self._expected_s = seconds
+        self._last_s = seconds
         self._failures = self._failures + 1 if failed else 0
 
     def _number_at(self, progress: float) -> int:

@@ -50,8 +50,8 @@ class FinalTask(msgspec.Struct, frozen=True):
     """Longest part of an episode to film [steps]."""
     track: TrackerKind = "none"
     """The tracker that receives the figures of the evaluation, which TensorBoard receives anyway."""
-    updates: int = 0
-    """Number of updates of the evaluated policies."""
+    step: int = 0
+    """Position of the evaluated policies on the x axis of the run's curves."""
     values: dict[str, float] = {}
     """Finite figures of the evaluation."""
 
@@ -72,7 +72,7 @@ def run_task(task: FinalTask) -> FinalTaskResult:
     if task.kind == "evaluation":
         from learner_node.reporting.evaluation_log import log_evaluation  # noqa: PLC0415  (slow to import)
 
-        log_evaluation(directory, task.track, task.updates, task.values)
+        log_evaluation(directory, task.track, task.step, task.values)
         return FinalTaskResult()
     if task.kind == "film":
         from actor_node.rendering.film import render  # noqa: PLC0415  (Pillow is an optional dependency)
@@ -89,6 +89,7 @@ def evaluation_values(found: Evaluation) -> dict[str, float]:
     """Returns the finite figures of an evaluation by the names that TensorBoard and trackers show."""
     low, high = found.return_ci95
     values = {
+        "evaluation/updates": float(found.updates),
         "evaluation/return": found.return_mean,
         "evaluation/return_low": low,
         "evaluation/return_high": high,

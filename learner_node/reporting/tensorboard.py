@@ -4,7 +4,7 @@
 
 named       critic_loss/agent_0, return_means/agent_0, run/policy_lag: as in metrics.jsonl, over environment steps
 numbered    agent0/losses, agent0/mean_episode_rewards, run/policy_lag: of the preset `seed`, over updates
-            (docs/seed.md). tensorboardX writes curves of losses into directories of their own.
+            (docs/seed.md). tensorboardX writes each curve of losses into a separate directory.
 """
 
 from __future__ import annotations

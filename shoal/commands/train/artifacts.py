@@ -91,7 +91,7 @@ class Artifacts:
             self._try("films of its milestones", lambda: self._film_milestones(stopped))
         self._try("the report", self._make_report)
         if self._dashboard is not None:
-            self._dashboard.stop_serving()
+            self._dashboard.finish(self._directory.path / REPORT_FILE, stopped)
 
     def _run(self, task: FinalTask, stopped: Callable[[], bool]) -> FinalTaskResult:
         return run_in_child(task, stopped) if is_foreign(self._directory.run.spec.scenario) else run_task(task)

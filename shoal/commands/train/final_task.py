@@ -25,6 +25,7 @@ import msgspec
 
 from actor_node.evaluation.evaluate import Evaluation
 from common.errors import WorldError
+from common.files import write_atomically, writing
 from common.process.child_process import ChildProcess
 from common.run.directory import RunDirectory
 from learner_node.config import TrackerKind
@@ -82,6 +83,8 @@ def run_task(task: FinalTask) -> FinalTaskResult:
     from shoal.commands.diagnose.diagnosis import diagnose  # noqa: PLC0415  (importing it above would be circular)
 
     found = diagnose(directory, task.episodes)
+    with writing(directory.diagnosis_file):
+        write_atomically(directory.diagnosis_file, msgspec.json.encode(found))
     return FinalTaskResult(found.updates, found.warnings)
 
 

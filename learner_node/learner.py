@@ -109,7 +109,7 @@ class Learner:
         self._name = f"learner-{secrets.token_hex(3)}"
         self._saver, self._before_saving = Saver(run, directory, config.keep_checkpoints, metrics), before_saving
         self.counters = self._saver.counters
-        metrics_log = MetricsLog(directory, open_tracker(config.track, run, directory))
+        metrics_log = MetricsLog(directory, run, open_tracker(config.track, run, directory))
         started_at = time.monotonic()
         self._wait, self._budget_clock = WaitLog(_log), BudgetClock(self.counters.env_steps, started_at)
         self._refused_weights = RefusedWeights()

@@ -10,6 +10,7 @@ tensorboard/           the same metrics for TensorBoard
 logs/                  each process's log, when one command started all processes
 finished               exists once the learner has used its budget
 evaluation.json        the last evaluation
+diagnosis.json         the diagnosis at the end of `shoal train`
 machine.json           the machine and the number of processes of the last `shoal train`
 film.gif, report.html  the film and the report of `shoal train`
 audit/                 the chunks that `--audit` recorded
@@ -49,6 +50,7 @@ class RunDirectory:
         self.audit = path / "audit"
         self.finished_file = path / "finished"
         self.evaluation_file = path / "evaluation.json"
+        self.diagnosis_file = path / "diagnosis.json"
         self._lock: TextIO | None = None
 
     @property

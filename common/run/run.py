@@ -303,6 +303,14 @@ class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     leaves none out."""
 
 
+class LoggingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of what a run records."""
+
+    tensorboard: Literal["named", "numbered"] = "named"
+    """Curves in TensorBoard: named as in metrics.jsonl and by agent, over environment steps (critic_loss/agent_0), or
+    numbered, over updates (agent0/losses, agent0/mean_episode_rewards; docs/seed.md)."""
+
+
 class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of a run."""
 
@@ -322,6 +330,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budget: BudgetSpec = BudgetSpec()
     episode: EpisodeSpec = EpisodeSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
+    logging: LoggingSpec = LoggingSpec()
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that contradict each other, and world options that are not plain data."""

@@ -8,9 +8,8 @@ inputs, `obs_mean`, `obs_spread`, `obs_size`, `reward_mean`, `reward_spread`, `r
 `return_mean` (last episodes, exploration included), `return_means` over agents, `env_steps_per_s`,
 `samples_per_insert`, `policy_lag`, `replay_size`, `actors`, `actors_waited_s` (sum over actors), `waiting` (which
 process waits for which at this moment, as text). `updating_s` includes the waits for batches in `ReplayClient.next`.
-TensorBoard, over updates: `agent{i}/losses`, `agent{i}/mean_episode_rewards`, `run/...`. A tracker receives the
-numbers of the line under their own names. A line of evaluations.jsonl is a `ScheduledEvaluation`.
-docs/tracking.md describes every field.
+TensorBoard (tensorboard.py) and trackers receive the numbers of the line by name. A line of evaluations.jsonl is a
+`ScheduledEvaluation`. docs/tracking.md describes every field.
 """
 
 from __future__ import annotations
@@ -26,30 +25,28 @@ from io import FileIO
 from typing import Any
 
 import msgspec
-from tensorboardX import SummaryWriter
 
 from common.files import writing
 from common.run.directory import RunDirectory
 from common.run.evaluations import ScheduledEvaluation
+from common.run.run import Run
 from common.wire.messages import Status
-from learner_node.reporting.trackers import BackgroundTracker, finite_numbers
+from learner_node.reporting.line_numbers import finite_numbers, step_of
+from learner_node.reporting.tensorboard import TensorBoardLog
+from learner_node.reporting.trackers import BackgroundTracker
 from learner_node.update.update_stats import Losses
-
-MAX_EVENTS = 10_000
-"""Largest number of events that wait for TensorBoard's writer threads. A full disk ends those threads: a queue smaller
-than the events of one `write` would then block that `write` forever."""
 
 
 class MetricsLog:
     """Appends to a run's metrics.jsonl and TensorBoard files."""
 
-    def __init__(self, directory: RunDirectory, tracker: BackgroundTracker | None = None) -> None:
-        self._tracker, self._path = tracker, directory.path
+    def __init__(self, directory: RunDirectory, run: Run, tracker: BackgroundTracker | None = None) -> None:
+        self._run, self._tracker, self._path = run, tracker, directory.path
         with writing(directory.path):
             # Unbuffered, so that a line that does not fit on the disk is not written again when the file is closed.
             self._lines = directory.metrics_file.open("ab", buffering=0)
             self._evaluations = directory.evaluations_file.open("ab", buffering=0)
-            self._tensorboard = SummaryWriter(str(directory.tensorboard), max_queue=MAX_EVENTS)
+            self._tensorboard = TensorBoardLog(directory, run)
 
     def write(self, updates: int, values: Mapping[str, Any], losses: Losses, status: Status | None) -> None:
         """Writes one line: the learner's values, its last losses, and the replay server's last status.
@@ -72,21 +69,21 @@ class MetricsLog:
             }
         with writing(self._path):
             _append(self._lines, json.dumps({name: _finite(value) for name, value in line.items()}).encode() + b"\n")
-            self._write_events(updates, line)
+            self._tensorboard.write(line)
         if self._tracker:
-            self._tracker.log(updates, finite_numbers(line))
+            self._tracker.log(step_of(self._run, line), finite_numbers(line, self._run))
 
-    def write_evaluation(self, found: ScheduledEvaluation, updates: int) -> None:
-        """Writes the line of an evaluation; updates: number of updates now. ShoalError if the disk is full."""
-        values = {**found.values, "evaluation/env_steps": float(found.env_steps)}
+    def write_evaluation(self, found: ScheduledEvaluation, *, updates: int, env_steps: int) -> None:
+        """Writes the line of an evaluation; updates, env_steps: of the run now. ShoalError if the disk is full."""
+        position = {"updates": found.updates, "env_steps": found.env_steps}
+        values = found.values | {f"evaluation/{name}": float(value) for name, value in position.items()}
         with writing(self._path):
             _append(self._evaluations, msgspec.json.encode(found) + b"\n")
-            self._check_writers()
-            for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, found.updates)
+            self._tensorboard.write_values(step_of(self._run, position), values)
         if self._tracker:
-            # A tracker may refuse a step before its newest one, so the evaluation's own step is a value.
-            self._tracker.log(updates, {**values, "evaluation/updates": float(found.updates), "time": found.time})
+            # A tracker may refuse a step before its newest one: the position of the evaluation is among the values.
+            step = step_of(self._run, {"updates": updates, "env_steps": env_steps})
+            self._tracker.log(step, {**values, "time": found.time})
 
     def close(self) -> None:
         """Writes buffered events and closes the files; ShoalError if the disk is full."""
@@ -94,32 +91,8 @@ class MetricsLog:
         self._evaluations.close()
         if self._tracker:
             self._tracker.close()
-        queues = [writer.event_writer._event_queue for writer in (self._tensorboard.all_writers or {}).values()]
-        try:
-            with writing(self._path):
-                self._tensorboard.close()
-        finally:
-            # Without this, events that an ended writer thread left in its queue would keep this process alive.
-            for queue in queues:
-                queue.cancel_join_thread()
-
-    def _write_events(self, updates: int, line: Mapping[str, Any]) -> None:
-        self._check_writers()
-        tensorboard = self._tensorboard
-        for i, (critic, policy) in enumerate(zip(line["critic_loss"], line["policy_loss"], strict=True)):
-            tensorboard.add_scalars(f"agent{i}/losses", {"critic loss": critic, "actor_loss": policy}, updates)
-        for i, value in enumerate(line.get("return_means", ())):
-            if math.isfinite(value):
-                tensorboard.add_scalar(f"agent{i}/mean_episode_rewards", value, updates)
-        for name, value in line.items():
-            if isinstance(value, int | float) and math.isfinite(value) and name not in ("time", "updates"):
-                tensorboard.add_scalar(f"run/{name}", value, updates)
-
-    def _check_writers(self) -> None:
-        """Raises OSError for a writer thread that has ended, as it does without an error when the disk is full."""
-        for writer in (self._tensorboard.all_writers or {}).values():
-            if not writer.event_writer._worker.is_alive():
-                raise OSError(errno.ENOSPC, "TensorBoard's writer has ended", writer.get_logdir())
+        with writing(self._path):
+            self._tensorboard.close()
 
 
 def _append(file: FileIO, line: bytes) -> None:

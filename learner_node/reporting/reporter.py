@@ -96,7 +96,8 @@ class Reporter:
     def observe_evaluation(self, found: ScheduledEvaluation) -> None:
         """Writes, logs and reports the result of an evaluation while the run trains."""
         self._newest, self._best = found, best_of(filter(None, (self._best, found)))
-        self._metrics_log.write_evaluation(found, self._counters.updates)
+        counters = self._counters
+        self._metrics_log.write_evaluation(found, updates=counters.updates, env_steps=counters.env_steps)
         self._metrics.observe_evaluation(found.return_mean, found.seconds)
         _log.info(
             "evaluation return=%.2f env_steps=%d updates=%d episodes=%d seconds=%.1f",

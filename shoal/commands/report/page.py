@@ -5,6 +5,8 @@ records -> one section for each scenario -> result, films, figures, tables, sett
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -13,13 +15,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+from markupsafe import Markup
 
 from common.run.run import ReplaySpec
 from learner_node.engine_choice import engine_of
 from shoal import number_format
+from shoal.commands.report.chart_data import ChartData
 from shoal.commands.report.embedded_film import EmbeddedFilm, embed_film
 from shoal.commands.report.figure_view import FigureView, figure_view
-from shoal.commands.report.figures import LEARNING, RETURN, SYSTEM, wait_fractions
+from shoal.commands.report.figures import AXES, LEARNING, MAIN, SYSTEM, ReportFigure, wait_fractions
+from shoal.commands.report.reading import NextStep, Trend, next_steps, trend_of, trend_text
 from shoal.commands.report.run_record import RunGroup, RunRecord, default_settings, flat_settings, grouped
 from shoal.statistics import mean_interval
 
@@ -30,9 +35,13 @@ class LiveStatus(NamedTuple):
     """The state of a running training, shown on a page that is served live."""
 
     refresh_s: int
-    """Seconds until the browser reloads the page; 0 if it is paused."""
+    """Seconds between two updates of the page; 0 if it is paused."""
     rows: Sequence[tuple[str, str]] = ()
     """Names and values of the current status."""
+    progress: float | None = None
+    """Fraction of the budget used; None if it is not known."""
+    report: str = ""
+    """Path of the report that the run writes at its end."""
 
 
 class Fact(NamedTuple):
@@ -65,7 +74,10 @@ class ScenarioSection(NamedTuple):
     scenario: str
     groups: tuple[RunGroup, ...]
     results: tuple[GroupResult, ...]
-    main_figure: FigureView | None
+    reading: Reading | None
+    """What the section says of its run; None for several runs and while it trains."""
+    main_figures: tuple[FigureView, ...]
+    """The figures of the full width: what a reader looks at first."""
     learning: tuple[FigureView, ...]
     system: tuple[FigureView, ...]
     waits: tuple[tuple[str, float], ...]
@@ -81,6 +93,28 @@ class ScenarioSection(NamedTuple):
         """All runs of the section."""
         return [record for group in self.groups for record in group.records]
 
+    @property
+    def diagnosed(self) -> list[RunRecord]:
+        """The runs with a stored diagnosis."""
+        return [record for record in self.records if record.diagnosis is not None]
+
+
+class Reading(NamedTuple):
+    """A run in words."""
+
+    trend: Trend
+    trend_text: str
+    next_steps: tuple[NextStep, ...]
+
+
+class SideResult(NamedTuple):
+    """The mean return of one of several sides; low and high are NaN for one run."""
+
+    side: str
+    mean: float
+    low: float
+    high: float
+
 
 class GroupResult(NamedTuple):
     """The headline of a group of runs: the mean return with its interval."""
@@ -92,33 +126,52 @@ class GroupResult(NamedTuple):
     runs: int
     """Number of evaluated runs. The interval is over episodes for 1 and over runs for more."""
     records: tuple[RunRecord, ...]
+    sides: tuple[SideResult, ...]
+    """Returns by side, of which the sum means little; empty if there is only one side."""
 
 
 def make_page(records: Sequence[RunRecord], live: LiveStatus | None = None) -> str:
     """Returns the HTML of a report on the given runs."""
     scenarios = dict.fromkeys(record.run.spec.scenario for record in records)
+    data = ChartData()
     sections = [
-        _section(f"s{i}", name, [record for record in records if record.run.spec.scenario == name])
+        _section(f"s{i}", name, [record for record in records if record.run.spec.scenario == name], data, live)
         for i, name in enumerate(scenarios)
     ]
     return (
         _environment()
         .get_template("page.html")
-        .render(sections=sections, live=live, made_at=time.strftime("%Y-%m-%d %H:%M:%S %Z"), single=len(records) == 1)
+        .render(
+            sections=sections,
+            live=live,
+            axes=AXES,
+            data=Markup(data.to_json()),  # noqa: S704  (to_json leaves no character of a tag)
+            has_agents=data.has_agents,
+            sides="sides" if any(len(record.run.joint.sides) > 1 for record in records) else "team",
+            made_at=time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+            single=len(records) == 1,
+        )
     )
 
 
-def _section(key: str, scenario: str, records: Sequence[RunRecord]) -> ScenarioSection:
+def _section(
+    key: str, scenario: str, records: Sequence[RunRecord], data: ChartData, live: LiveStatus | None
+) -> ScenarioSection:
     groups = grouped(records)
+
+    def views(figures: Sequence[ReportFigure], *, wide: bool = False) -> tuple[FigureView, ...]:
+        return tuple(filter(None, (figure_view(figure, groups, key, data, wide=wide) for figure in figures)))
+
     several = len(groups) > 1
     return ScenarioSection(
         key=key,
         scenario=scenario,
         groups=tuple(groups),
         results=tuple(_result(group) for group in groups),
-        main_figure=figure_view(RETURN, groups, key, wide=True),
-        learning=tuple(filter(None, (figure_view(figure, groups, key) for figure in LEARNING))),
-        system=tuple(filter(None, (figure_view(figure, groups, key) for figure in SYSTEM))),
+        reading=_read_run(records[0]) if len(records) == 1 and live is None else None,
+        main_figures=views(MAIN, wide=True),
+        learning=views(LEARNING),
+        system=views(SYSTEM),
         waits=tuple(wait_fractions(records)),
         rows=tuple(RunRow(r, group.label if several else "", _facts(r)) for group in groups for r in group.records),
         films=tuple(filter(None, (embed_film(record) for record in records))),
@@ -127,13 +180,30 @@ def _section(key: str, scenario: str, records: Sequence[RunRecord]) -> ScenarioS
     )
 
 
+def _read_run(record: RunRecord) -> Reading:
+    contest = len(record.run.joint.sides) > 1  # the sum over sides has no meaning, and so no trend
+    trend = Trend("unknown") if contest else trend_of(record.history.column("return_mean"))
+    return Reading(trend, "" if contest else trend_text(trend), tuple(next_steps(record)))
+
+
 def _result(group: RunGroup) -> GroupResult:
     evaluations = [record.evaluation for record in group.records if record.evaluation is not None]
+    sides = tuple(_side_result(side, group) for side in group.records[0].run.joint.sides) if evaluations else ()
+    sides = sides if len(sides) > 1 else ()
     if len(evaluations) == 1:
         low, high = evaluations[0].return_ci95 or (math.nan, math.nan)
-        return GroupResult(group.label, evaluations[0].return_mean, low, high, 1, group.records)
+        return GroupResult(group.label, evaluations[0].return_mean, low, high, 1, group.records, sides)
     mean, low, high = mean_interval([one.return_mean for one in evaluations])
-    return GroupResult(group.label, mean, low, high, len(evaluations), group.records)
+    return GroupResult(group.label, mean, low, high, len(evaluations), group.records, sides)
+
+
+def _side_result(side: str, group: RunGroup) -> SideResult:
+    returns = []
+    for record in group.records:
+        if record.evaluation is not None:
+            agents = [agent.name for agent in record.run.joint.agents if agent.team == side]
+            returns.append(sum(record.evaluation.return_per_agent.get(agent, math.nan) for agent in agents))
+    return SideResult(side, *mean_interval(returns))
 
 
 def _facts(record: RunRecord) -> tuple[Fact, ...]:
@@ -205,4 +275,9 @@ def _environment() -> jinja2.Environment:
         "setting": _setting_text,
     }
     environment.globals["style"] = (_HERE / "style.css").read_text("utf-8")
+    script = (_HERE / "report.js").read_text("utf-8")
+    environment.globals["script"] = script
+    # The content security policy allows this script only, not one that the name of a run might bring.
+    digest = hashlib.sha256(script.encode()).digest()
+    environment.globals["script_hash"] = f"sha256-{base64.b64encode(digest).decode()}"
     return environment

@@ -114,7 +114,7 @@ class TrainingSession:
         title = f"{run.spec.scenario} · {run.spec.algorithm.name}"
         display = self._artifacts.start(directory, make_display(self._screen, title))
         if not local.train(self.stop, display):
-            self._artifacts.conclude(film=False)
+            self._artifacts.conclude(film=False, stopped=lambda: self.stop.requested)
             self._print(self._resume_hint)
             return False
         delete_transitions(directory)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -20,6 +22,7 @@ from .report_runs import evaluate_run, film_run, line, make_run, write_lines
 
 STYLE = (Path(__file__).parents[3] / "shoal" / "commands" / "report" / "style.css").read_text()
 VOID = {"meta", "link", "img", "input", "br", "path", "circle"}
+SCRIPT = (Path(__file__).parents[3] / "shoal" / "commands" / "report" / "report.js").read_text()
 
 
 class Page(HTMLParser):
@@ -46,11 +49,18 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self._open[-1:] != ["style"]:
+        if self._open[-1:] not in (["style"], ["script"]):
             self.text += " " + " ".join(data.split())
 
     def all(self, *tags: str) -> list[dict[str, str]]:
         return [attributes for tag, attributes in self.elements if tag in tags]
+
+
+def scripts_of(page: Page) -> list[str]:
+    """Returns the programs of a page; data in a script element are no program."""
+    found = re.findall(r"<script([^>]*)>(.*?)</script>", page.html, re.DOTALL | re.IGNORECASE)
+    assert len(found) == len(page.all("script"))
+    return [content for attributes, content in found if "application/json" not in attributes]
 
 
 def page_of(tmp_path: Path, *runs: Path) -> Page:
@@ -77,7 +87,7 @@ def test_the_page_contains_the_results_of_the_run(whole: Page) -> None:
         *(f"{minus}42.50", f"95 % interval {minus}43.50 to {minus}41.50", "1,000 episodes", "mpe2:simple_spread"),
         *("agent_2", f"{minus}14.17", f"{minus}160.0", "200,000", "11,700", "1 min 14 s", "15.97 of 16"),
         *(
-            "Q against returns",
+            "Q-values",
             "Critic gradient norm",
             "Replay ratio",
             "target 16",
@@ -93,6 +103,7 @@ def test_the_page_contains_the_results_of_the_run(whole: Page) -> None:
 def test_a_run_without_evaluation_shows_the_command(tmp_path: Path) -> None:
     page = page_of(tmp_path, make_run(tmp_path / "run").path)
     assert "Not evaluated yet" in page.text
+    assert "What to do next" in page.text
     assert f"shoal evaluate {tmp_path / 'run'}" in page.text
     assert "The machine is not recorded" in page.text
 
@@ -113,7 +124,7 @@ def test_an_unreadable_evaluation_is_ignored(tmp_path: Path, content: str) -> No
 def test_an_outdated_evaluation_is_marked(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run")
     evaluate_run(directory, updates=6_000)
-    assert "The run has since made 5,700 more updates." in page_of(tmp_path, directory.path).text
+    assert "the run has made 5,700 more updates since" in page_of(tmp_path, directory.path).text
 
 
 def test_the_metrics_that_an_evaluation_stores_are_in_a_table(tmp_path: Path) -> None:
@@ -189,9 +200,11 @@ def test_the_page_is_self_contained(whole: Page) -> None:
     for tag, attributes in whole.elements:
         for name in ("src", "href", "srcset", "action", "xlink:href"):
             assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
-    assert "script" not in {tag for tag, _ in whole.elements}
+    assert scripts_of(whole) == [SCRIPT]
     policy = next(a["content"] for a in whole.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
-    assert policy.startswith("default-src 'none'")
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    assert policy.startswith(f"default-src 'none'; script-src 'sha256-{digest}';"), "no other script is allowed"
+    assert "connect-src" not in policy, "a report speaks to nobody"
     assert "url(" not in STYLE
     assert "@import" not in STYLE
 
@@ -208,7 +221,7 @@ def test_any_name_of_a_run_is_escaped(tmp_path: Path) -> None:
     evaluate_run(directory, world=evil, return_per_agent={evil: -1.0}, published_scales={evil: 1.0}, metrics=metrics)
     record_machine(directory, {evil: evil})
     page = page_of(tmp_path, directory.path)
-    assert "script" not in {tag for tag, _ in page.elements}
+    assert scripts_of(page) == [SCRIPT]
     assert page.all("img") == []
     assert evil in page.text
     assert not any("onerror" in name for _, attributes in page.elements for name in attributes)
@@ -220,7 +233,7 @@ def test_a_film_is_embedded_and_can_be_paused(whole: Page) -> None:
     assert pictures[1]["src"].startswith("data:image/gif;base64,")
     assert all(picture["alt"] for picture in pictures)
     box = next(a for a in whole.all("input") if a["type"] == "checkbox")
-    assert box["id"] in {a["for"] for a in whole.all("label")}
+    assert box["id"] in {a.get("for") for a in whole.all("label")}
 
 
 def test_videos_have_controls_and_films_that_are_too_large_are_named(tmp_path: Path) -> None:

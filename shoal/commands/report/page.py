@@ -20,11 +20,12 @@ from markupsafe import Markup
 from common.run.run import ReplaySpec
 from learner_node.engine_choice import engine_of
 from shoal import number_format
+from shoal.commands.evaluate.text import standing
 from shoal.commands.report.chart_data import ChartData
 from shoal.commands.report.embedded_film import EmbeddedFilm, embed_film
 from shoal.commands.report.figure_view import FigureView, figure_view
 from shoal.commands.report.figures import AXES, LEARNING, MAIN, SYSTEM, ReportFigure, wait_fractions
-from shoal.commands.report.reading import NextStep, Trend, next_steps, trend_of, trend_text
+from shoal.commands.report.reading import NextStep, Trend, next_steps, run_trend, trend_text
 from shoal.commands.report.run_record import RunGroup, RunRecord, default_settings, flat_settings, grouped
 from shoal.statistics import mean_interval
 
@@ -182,7 +183,7 @@ def _section(
 
 def _read_run(record: RunRecord) -> Reading:
     contest = len(record.run.joint.sides) > 1  # the sum over sides has no meaning, and so no trend
-    trend = Trend("unknown") if contest else trend_of(record.history.column("return_mean"))
+    trend = Trend("unknown") if contest else run_trend(record)
     return Reading(trend, "" if contest else trend_text(trend), tuple(next_steps(record)))
 
 
@@ -273,6 +274,7 @@ def _environment() -> jinja2.Environment:
         "significant": number_format.significant,
         "percent": number_format.percent,
         "setting": _setting_text,
+        "standing": standing,
     }
     environment.globals["style"] = (_HERE / "style.css").read_text("utf-8")
     script = (_HERE / "report.js").read_text("utf-8")

@@ -49,7 +49,16 @@ ROWS = {
     "paper": Row("simple_spread", (DISCRETE,), preset="paper"),
     "seed": Row("simple_spread", ("exploration.theta=0.3", "exploration.random_steps=0"), preset="seed"),
     "joint": Row(
-        "simple_spread", ("algorithm.name=joint", "algorithm.team_spirit=0.5", "replay.n_step=3", *NORMALISED)
+        "simple_spread",
+        (
+            "algorithm.name=joint",
+            "algorithm.team_spirit=0.5",
+            "replay.n_step=3",
+            "evaluation.times=100",
+            "evaluation.episodes=3",
+            "evaluation.share_of_time=1",
+            *NORMALISED,
+        ),
     ),
     "joint against iddpg, discrete": Row(
         "simple_tag",

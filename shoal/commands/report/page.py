@@ -21,14 +21,19 @@ from common.run.run import ReplaySpec
 from learner_node.engine_choice import engine_of
 from shoal import number_format
 from shoal.commands.report.chart_data import ChartData
+from shoal.commands.report.comparison import Estimate, ScaleRow, on_one_scale
 from shoal.commands.report.embedded_film import EmbeddedFilm, embed_film
 from shoal.commands.report.figure_view import FigureView, figure_view
 from shoal.commands.report.figures import AXES, LEARNING, MAIN, SYSTEM, ReportFigure, wait_fractions
+from shoal.commands.report.line_style import COLOURS
 from shoal.commands.report.reading import NextStep, Trend, next_steps, trend_of, trend_text
 from shoal.commands.report.run_record import RunGroup, RunRecord, default_settings, flat_settings, grouped
 from shoal.statistics import mean_interval
 
+_WAYS_TO_ACT = {"random": "random actions", "drawn": "sampled choices", "greedy": "greedy choices"}
 _HERE = Path(__file__).parent
+MAX_LENGTH_RATIO = 1.2
+"""Largest ratio of the lengths of runs without a warning: beyond it, a difference of results may be one of lengths."""
 
 
 class LiveStatus(NamedTuple):
@@ -55,7 +60,6 @@ class RunRow(NamedTuple):
     """One run in the table of runs."""
 
     record: RunRecord
-    group: str
     facts: tuple[Fact, ...]
 
 
@@ -74,6 +78,10 @@ class ScenarioSection(NamedTuple):
     scenario: str
     groups: tuple[RunGroup, ...]
     results: tuple[GroupResult, ...]
+    comparison: tuple[ScaleRow, ...]
+    """The results on one scale; empty if there is only one number."""
+    length_warning: str
+    """Says that the runs are not equally long; empty if they are."""
     reading: Reading | None
     """What the section says of its run; None for several runs and while it trains."""
     main_figures: tuple[FigureView, ...]
@@ -82,6 +90,7 @@ class ScenarioSection(NamedTuple):
     system: tuple[FigureView, ...]
     waits: tuple[tuple[str, float], ...]
     rows: tuple[RunRow, ...]
+    rows_by_group: tuple[tuple[str, tuple[RunRow, ...]], ...]
     films: tuple[EmbeddedFilm, ...]
     settings: tuple[tuple[str, tuple[SettingRow, ...]], ...]
     """Settings of each group, by its label."""
@@ -163,17 +172,25 @@ def _section(
         return tuple(filter(None, (figure_view(figure, groups, key, data, wide=wide) for figure in figures)))
 
     several = len(groups) > 1
+    results = tuple(_result(group) for group in groups)
+    by_group = tuple(
+        (group.label if several else "", tuple(RunRow(record, _facts(record)) for record in group.records))
+        for group in groups
+    )
     return ScenarioSection(
         key=key,
         scenario=scenario,
         groups=tuple(groups),
-        results=tuple(_result(group) for group in groups),
+        results=results,
+        comparison=tuple(on_one_scale(estimates)) if len(estimates := _estimates(results)) > 1 else (),
+        length_warning=_length_warning(records),
         reading=_read_run(records[0]) if len(records) == 1 and live is None else None,
         main_figures=views(MAIN, wide=True),
         learning=views(LEARNING),
         system=views(SYSTEM),
         waits=tuple(wait_fractions(records)),
-        rows=tuple(RunRow(r, group.label if several else "", _facts(r)) for group in groups for r in group.records),
+        rows=tuple(row for _, rows in by_group for row in rows),
+        rows_by_group=by_group,
         films=tuple(filter(None, (embed_film(record) for record in records))),
         settings=tuple((group.label, _settings(group.records[0])) for group in groups),
         machines=_machines(records),
@@ -204,6 +221,51 @@ def _side_result(side: str, group: RunGroup) -> SideResult:
             agents = [agent.name for agent in record.run.joint.agents if agent.team == side]
             returns.append(sum(record.evaluation.return_per_agent.get(agent, math.nan) for agent in agents))
     return SideResult(side, *mean_interval(returns))
+
+
+def _estimates(results: Sequence[GroupResult]) -> list[Estimate]:
+    """Returns the returns of groups, or of their sides if there are several."""
+    found = []
+    for number, result in enumerate(results):
+        detail = f"{result.runs} run{'' if result.runs == 1 else 's'}" if result.runs else "not evaluated"
+        label = result.label if len(results) > 1 else "this run"
+        if result.sides:
+            found += [
+                Estimate(f"{label}: {side.side}", side.mean, side.low, side.high, (), detail, number % COLOURS)
+                for side in result.sides
+            ]
+            continue
+        runs = tuple(record.evaluation.return_mean for record in result.records if record.evaluation is not None)
+        singles = runs if len(runs) > 1 else ()
+        found.append(Estimate(label, result.mean, result.low, result.high, singles, detail, number % COLOURS))
+    if len(results) > 1:
+        return found
+    return [*found, *_references(results[0])]
+
+
+def _references(result: GroupResult) -> list[Estimate]:
+    """Returns what the evaluation of a single run compared it with."""
+    evaluation = result.records[0].evaluation
+    if len(result.records) > 1 or evaluation is None or result.sides:
+        return []
+    return [
+        Estimate(
+            _WAYS_TO_ACT.get(one.name, one.name), one.return_mean, *one.return_ci95, (), f"{one.episodes} episodes"
+        )
+        for one in evaluation.compared
+    ]
+
+
+def _length_warning(records: Sequence[RunRecord]) -> str:
+    """Returns a sentence if the lengths of runs differ so much that their results cannot be compared."""
+    steps = [record.history.last("env_steps") for record in records]
+    known = [one for one in steps if math.isfinite(one)]
+    if len(known) < 2 or max(known) <= MAX_LENGTH_RATIO * min(known):
+        return ""
+    return (
+        f"The runs are not equally long: {min(known):,.0f} to {max(known):,.0f} environment steps. Compare their "
+        "curves at equal steps."
+    )
 
 
 def _facts(record: RunRecord) -> tuple[Fact, ...]:

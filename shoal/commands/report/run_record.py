@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from actor_node.evaluation.evaluate import Estimate
+from actor_node.evaluation.evaluate import Comparison, Estimate
 from common.run.normalisation import resolve_normalisation
 from common.run.open_run import DEFAULT_SECONDS
 from common.run.presets import PRESETS
@@ -39,6 +39,8 @@ class EvaluationSummary(msgspec.Struct, frozen=True):
     world: str = ""
     episodes: int = 0
     updates: int = 0
+    compared: tuple[Comparison, ...] = ()
+    """Other ways to act in the same world."""
     metrics: dict[str, Any] = {}
     """Metrics of the scenario by name, as in the file."""
 

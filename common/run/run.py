@@ -290,6 +290,19 @@ class EpisodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     together [environment steps]; 0 lets them start together."""
 
 
+class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Evaluations without exploration while a run trains; they do not change what is learnt."""
+
+    times: Annotated[int, Meta(ge=0, le=100_000)] = 20
+    """Number of evaluations, evenly over the budget and one more before the first update; 0 turns them off."""
+    episodes: Annotated[int, Meta(ge=1, le=1_000_000)] | Literal["auto"] = "auto"
+    """Number of episodes of an evaluation; auto plays 100 in a world of Shoal's own, and elsewhere as many as fit
+    into the time, from 1 to 20."""
+    share_of_time: PositiveFraction = 0.05
+    """Largest fraction of the training time that evaluations take; evaluations that would exceed it are left out. 1
+    leaves none out."""
+
+
 class LoggingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of what a run records."""
 
@@ -316,6 +329,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replay: ReplaySpec = ReplaySpec()
     budget: BudgetSpec = BudgetSpec()
     episode: EpisodeSpec = EpisodeSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
     logging: LoggingSpec = LoggingSpec()
 
     def __post_init__(self) -> None:

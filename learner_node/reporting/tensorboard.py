@@ -36,16 +36,19 @@ class TensorBoardLog:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Writes the numbers of a line of metrics.jsonl; OSError if the disk is full."""
-        for writer in (self._writer.all_writers or {}).values():
-            # A writer thread ends without an error when the disk is full.
-            if not writer.event_writer._worker.is_alive():
-                raise OSError(errno.ENOSPC, "TensorBoard's writer has ended", writer.get_logdir())
+        self._check_writers()
         step = step_of(self._run, line)
         if self._run.spec.logging.tensorboard == "numbered":
             self._write_numbered(line, step)
         else:
             for name, value in finite_numbers(line, self._run).items():
                 self._add(name if "/" in name else _RUN_PREFIX + name, value, step)
+
+    def write_values(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes finite numbers under their names at one step; OSError if the disk is full."""
+        self._check_writers()
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Writes buffered events and closes the files; OSError if the disk is full."""
@@ -56,6 +59,12 @@ class TensorBoardLog:
             # Without this, events that an ended writer thread left in its queue would keep this process alive.
             for queue in queues:
                 queue.cancel_join_thread()
+
+    def _check_writers(self) -> None:
+        """Raises OSError for a writer thread that has ended, as it does without an error when the disk is full."""
+        for writer in (self._writer.all_writers or {}).values():
+            if not writer.event_writer._worker.is_alive():
+                raise OSError(errno.ENOSPC, "TensorBoard's writer has ended", writer.get_logdir())
 
     def _write_numbered(self, line: Mapping[str, Any], step: int) -> None:
         for i, (critic, policy) in enumerate(zip(line["critic_loss"], line["policy_loss"], strict=True)):

@@ -153,6 +153,26 @@ def _returns(record: RunRecord, axis: Axis) -> Series:
     return sides if len(sides) > 1 else _column("return_mean")(record, axis)
 
 
+def _evaluated_returns(record: RunRecord, axis: Axis) -> Series:
+    """Returns one series a side: the returns of the evaluations while the run trained, summed over its agents."""
+    agents = _evaluated_by_agent(record, axis)
+    if not agents:
+        return {}
+    sides = record.sides(len(agents))
+    traces = list(agents.values())
+    return {side: Trace(traces[0].x, np.sum([traces[i].y for i in indices], axis=0)) for side, indices in sides}
+
+
+def _evaluated_by_agent(record: RunRecord, axis: Axis) -> Series:
+    lines = record.evaluations
+    x = np.array([getattr(line, axis.metric) for line in lines], np.float64) * axis.scale
+    return {
+        agent.name: Trace(x, np.array([line.return_per_agent.get(agent.name, np.nan) for line in lines], np.float64))
+        for agent in record.run.joint.agents
+        if lines
+    }
+
+
 def _learner_waits(record: RunRecord, axis: Axis) -> Series:
     """Returns the percentage of time in iterations of the learner's loop that received no batch."""
     now, updating = record.history.column("time"), record.history.updating_s
@@ -204,7 +224,16 @@ RETURN = ReportFigure(
     _returns,
     by_agent=_by_agent("return_means"),
 )
-MAIN = (RETURN,)
+SCORE = ReportFigure(
+    "score",
+    "Return in evaluations",
+    "per episode, without exploration",
+    "Mean over the episodes of each evaluation in training, summed over the agents of a side. All evaluations "
+    "play the same episodes. Before the first update, the team is untrained.",
+    _evaluated_returns,
+    by_agent=_evaluated_by_agent,
+)
+MAIN = (SCORE, RETURN)
 """The figures of the full width of the page, first."""
 LEARNING = (
     ReportFigure(

@@ -17,20 +17,27 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
+from actor_node.evaluation.evaluate import SideScale
 from common.run.run import ReplaySpec
 from learner_node.engine_choice import engine_of
 from shoal import number_format
+from shoal.commands.evaluate.text import standing
 from shoal.commands.report.chart_data import ChartData
 from shoal.commands.report.comparison import Estimate, ScaleRow, on_one_scale
 from shoal.commands.report.embedded_film import EmbeddedFilm, embed_film
 from shoal.commands.report.figure_view import FigureView, figure_view
 from shoal.commands.report.figures import AXES, LEARNING, MAIN, SYSTEM, ReportFigure, wait_fractions
 from shoal.commands.report.line_style import COLOURS
-from shoal.commands.report.reading import NextStep, Trend, next_steps, trend_of, trend_text
+from shoal.commands.report.reading import NextStep, Trend, next_steps, run_trend, trend_text
 from shoal.commands.report.run_record import RunGroup, RunRecord, default_settings, flat_settings, grouped
 from shoal.statistics import mean_interval
 
-_WAYS_TO_ACT = {"random": "random actions", "drawn": "sampled choices", "greedy": "greedy choices"}
+_TEAMS = {
+    "random": "random actions",
+    "untrained": "untrained team",
+    "frozen": "frozen team",
+    "scripted": "scripted team",
+}
 _HERE = Path(__file__).parent
 MAX_LENGTH_RATIO = 1.2
 """Largest ratio of the lengths of runs without a warning: beyond it, a difference of results may be one of lengths."""
@@ -79,7 +86,9 @@ class ScenarioSection(NamedTuple):
     groups: tuple[RunGroup, ...]
     results: tuple[GroupResult, ...]
     comparison: tuple[ScaleRow, ...]
-    """The results on one scale; empty if there is only one number."""
+    """The results of several groups on one scale; empty if there is only one group."""
+    scales: tuple[ReferenceScale, ...]
+    """A single run among reference teams; empty if its evaluation has none."""
     length_warning: str
     """Says that the runs are not equally long; empty if they are."""
     reading: Reading | None
@@ -114,6 +123,17 @@ class Reading(NamedTuple):
     trend: Trend
     trend_text: str
     next_steps: tuple[NextStep, ...]
+
+
+class ReferenceScale(NamedTuple):
+    """The return of one side of a run among those of reference teams."""
+
+    side: str
+    """Empty if there is only one side."""
+    against: str
+    """The opponents of the side; empty if there are none."""
+    standing: str
+    rows: tuple[ScaleRow, ...]
 
 
 class SideResult(NamedTuple):
@@ -182,7 +202,8 @@ def _section(
         scenario=scenario,
         groups=tuple(groups),
         results=results,
-        comparison=tuple(on_one_scale(estimates)) if len(estimates := _estimates(results)) > 1 else (),
+        comparison=tuple(on_one_scale(_estimates(results))),
+        scales=_scales(results[0]) if len(results) == 1 else (),
         length_warning=_length_warning(records),
         reading=_read_run(records[0]) if len(records) == 1 and live is None else None,
         main_figures=views(MAIN, wide=True),
@@ -199,7 +220,7 @@ def _section(
 
 def _read_run(record: RunRecord) -> Reading:
     contest = len(record.run.joint.sides) > 1  # the sum over sides has no meaning, and so no trend
-    trend = Trend("unknown") if contest else trend_of(record.history.column("return_mean"))
+    trend = Trend("unknown") if contest else run_trend(record)
     return Reading(trend, "" if contest else trend_text(trend), tuple(next_steps(record)))
 
 
@@ -228,32 +249,31 @@ def _estimates(results: Sequence[GroupResult]) -> list[Estimate]:
     found = []
     for number, result in enumerate(results):
         detail = f"{result.runs} run{'' if result.runs == 1 else 's'}" if result.runs else "not evaluated"
-        label = result.label if len(results) > 1 else "this run"
         if result.sides:
             found += [
-                Estimate(f"{label}: {side.side}", side.mean, side.low, side.high, (), detail, number % COLOURS)
+                Estimate(f"{result.label}: {side.side}", side.mean, side.low, side.high, (), detail, number % COLOURS)
                 for side in result.sides
             ]
             continue
         runs = tuple(record.evaluation.return_mean for record in result.records if record.evaluation is not None)
         singles = runs if len(runs) > 1 else ()
-        found.append(Estimate(label, result.mean, result.low, result.high, singles, detail, number % COLOURS))
-    if len(results) > 1:
-        return found
-    return [*found, *_references(results[0])]
+        found.append(Estimate(result.label, result.mean, result.low, result.high, singles, detail, number % COLOURS))
+    return found if len(results) > 1 else []
 
 
-def _references(result: GroupResult) -> list[Estimate]:
-    """Returns what the evaluation of a single run compared it with."""
-    evaluation = result.records[0].evaluation
-    if len(result.records) > 1 or evaluation is None or result.sides:
-        return []
-    return [
-        Estimate(
-            _WAYS_TO_ACT.get(one.name, one.name), one.return_mean, *one.return_ci95, (), f"{one.episodes} episodes"
-        )
-        for one in evaluation.compared
-    ]
+def _scales(result: GroupResult) -> tuple[ReferenceScale, ...]:
+    """Returns the scales of an evaluated run: its return among those of the reference teams, one scale a side."""
+    record = result.records[0]
+    if len(result.records) > 1 or record.evaluation is None:
+        return ()
+    return tuple(_scale(number, one) for number, one in enumerate(record.evaluation.scale))
+
+
+def _scale(number: int, scale: SideScale) -> ReferenceScale:
+    own = Estimate("this team", scale.return_mean, *scale.return_ci95, colour=number % COLOURS)
+    others = [Estimate(_TEAMS.get(one.name, one.name), one.return_mean, *one.return_ci95) for one in scale.references]
+    against = f"against {_TEAMS.get(scale.opponents, scale.opponents)}, mean over agents" if scale.opponents else ""
+    return ReferenceScale(scale.side, against, standing(scale), tuple(on_one_scale([own, *others])))
 
 
 def _length_warning(records: Sequence[RunRecord]) -> str:

@@ -42,6 +42,11 @@ class NextStep(NamedTuple):
     text: str
     command: str = ""
 
+    @property
+    def as_line(self) -> str:
+        """The sentence with its command, as one line of text."""
+        return f"{self.text} Run: {self.command}" if self.command else self.text
+
 
 def trend_of(returns: Float64s) -> Trend:
     """Returns the trend of a run's returns in order; NaN: not known."""
@@ -58,6 +63,13 @@ def trend_of(returns: Float64s) -> Trend:
     return Trend("rising" if change > 0 else "falling", *means)
 
 
+def run_trend(record: RunRecord) -> Trend:
+    """Returns the trend of a run's evaluations; of the returns while acting if the evaluations are too few."""
+    evaluated = np.array([line.return_mean for line in record.evaluations], np.float64)
+    logged = record.history.column("return_mean")
+    return trend_of(evaluated if len(evaluated) >= MIN_POINTS else logged)
+
+
 def trend_text(trend: Trend) -> str:
     """Returns a trend as a sentence."""
     if trend.direction == "unknown":
@@ -65,18 +77,30 @@ def trend_text(trend: Trend) -> str:
     before, last = significant(trend.before), significant(trend.last)
     change = f"{before} in the fourth fifth of the training, {last} in the last"
     beginnings = {"rising": "Still rising", "level": "No longer rising", "falling": "Falling"}
-    return f"{beginnings[trend.direction]}: the return while acting was {change}."
+    return f"{beginnings[trend.direction]}: the return was {change}."
 
 
 def next_steps(record: RunRecord) -> list[NextStep]:
     """Returns what to do next with a run that is not training now, the most useful first."""
-    trend, path = trend_of(record.history.column("return_mean")), record.path
+    trend, path = run_trend(record), record.path
     return [
+        *_act_on_scale(record),
         *_evaluate(record),
         *([] if record.finished else [NextStep("Use the rest of the budget.", f"shoal train --resume --run {path}")]),
         *_act_on_warnings(record),
         *(_act_on_sides(record) if len(record.run.joint.sides) > 1 else _act_on_trend(record, trend)),
     ]
+
+
+def _act_on_scale(record: RunRecord) -> list[NextStep]:
+    scale = record.evaluation.scale if record.evaluation is not None else []
+    for one in scale:
+        if missed := one.weakest_that_is_not_beaten:
+            name = "random actions" if missed == "random" else "an untrained team"
+            who = f"The side {one.side}" if one.side else "The team"
+            text = f"{who} is not clearly better than {name}. Look for the cause."
+            return [NextStep(text, f"shoal diagnose {record.path}")]
+    return []
 
 
 def _evaluate(record: RunRecord) -> list[NextStep]:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from actor_node.evaluation.evaluate import Comparison, Estimate
+from actor_node.evaluation.evaluate import Estimate, SideScale
+from common.run.evaluations import ScheduledEvaluation, read_evaluations
 from common.run.normalisation import resolve_normalisation
 from common.run.open_run import DEFAULT_SECONDS
 from common.run.presets import PRESETS
@@ -25,6 +26,7 @@ from shoal.run_paths import run_directory
 
 _Summary = TypeVar("_Summary", bound=msgspec.Struct)
 
+_DEFAULTS = RunSpec("any")
 _FILM_NAMES = (FILM_FILE, "film.mp4")
 _MAX_DIFFERENCES = 3
 
@@ -39,8 +41,8 @@ class EvaluationSummary(msgspec.Struct, frozen=True):
     world: str = ""
     episodes: int = 0
     updates: int = 0
-    compared: tuple[Comparison, ...] = ()
-    """Other ways to act in the same world."""
+    scale: list[SideScale] = []
+    """The returns of reference teams, one entry a side."""
     metrics: dict[str, Any] = {}
     """Metrics of the scenario by name, as in the file."""
 
@@ -83,6 +85,8 @@ class RunRecord(NamedTuple):
     machine: Mapping[str, Mapping[str, Any]]
     film: Path | None
     finished: bool
+    evaluations: Sequence[ScheduledEvaluation] = ()
+    """The evaluations while the run trained, in order."""
 
     def sides(self, entries: int) -> list[tuple[str, list[int]]]:
         """Returns the name of each side and the indices of its entries; entries are one per agent or one per player.
@@ -102,7 +106,7 @@ class RunRecord(NamedTuple):
 
 
 class RunGroup(NamedTuple):
-    """Runs that differ only by seed and budget."""
+    """Runs that differ only by seed, budget and evaluations."""
 
     label: str
     records: tuple[RunRecord, ...]
@@ -121,17 +125,25 @@ def read_record(path: Path) -> RunRecord:
         machine=read_machine(directory),
         film=next((path / name for name in _FILM_NAMES if (path / name).exists()), None),
         finished=directory.finished_file.exists(),
+        evaluations=read_evaluations(directory.evaluations_file),
     )
 
 
 def grouped(records: Sequence[RunRecord]) -> list[RunGroup]:
-    """Groups runs of one scenario that differ only by seed and budget; labels name the differences between groups."""
+    """Groups runs of one scenario that learn in the same way: they differ only by seed, budget and evaluations.
+
+    The labels name the differences between groups.
+    """
     by_settings: dict[bytes, list[RunRecord]] = {}
     for record in records:
-        without_seed = msgspec.structs.replace(record.run.spec, seed=0, budget=RunSpec("any").budget)
+        without_seed = msgspec.structs.replace(
+            record.run.spec, seed=0, budget=_DEFAULTS.budget, evaluation=_DEFAULTS.evaluation
+        )
         by_settings.setdefault(msgspec.json.encode(without_seed, order="sorted"), []).append(record)
     settings = [flat_settings(group[0].run.spec) for group in by_settings.values()]
-    names = dict.fromkeys(name for one in settings for name in one if name != "seed" and not name.startswith("budget."))
+    names = dict.fromkeys(
+        name for one in settings for name in one if name != "seed" and not name.startswith(("budget.", "evaluation."))
+    )
     differing = [name for name in names if len({str(one.get(name)) for one in settings}) > 1]
     return [
         RunGroup(_label(group[0], one, differing), tuple(group))

@@ -198,13 +198,28 @@ def test_runs_of_different_lengths_are_marked(tmp_path: Path) -> None:
     assert "The runs are not equally long: 100,000 to 200,000 environment steps." in text
 
 
-def test_a_run_stands_on_a_scale_with_other_ways_to_act(tmp_path: Path) -> None:
+def test_a_run_stands_among_reference_teams(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run")
-    random = {"name": "random", "episodes": 100, "return_mean": -76.5, "return_ci95": [-78.0, -75.0]}
-    evaluate_run(directory, compared=[random])
-    text = page_of(tmp_path, directory.path).text
+    random, scripted = (
+        {"name": name, "episodes": 100, "return_mean": mean, "return_ci95": [mean - 1, mean + 1]}
+        for name, mean in (("random", -76.5), ("scripted", -17.5))
+    )
+    scale = {
+        "side": "",
+        "opponents": "",
+        "return_mean": -42.5,
+        "return_ci95": [-43.5, -41.5],
+        "references": [random, scripted],
+        "top": "scripted",
+        "fraction": 0.576,
+    }
+    evaluate_run(directory, scale=[scale])
+    page = page_of(tmp_path, directory.path)
     minus = "\N{MINUS SIGN}"
-    assert re.search(rf"this run.*{minus}42\.50.*random actions\s+100 episodes\s+{minus}76\.50", text, re.DOTALL)
+    rows = rf"scripted team\s+{minus}17\.50.*this team\s+{minus}42\.50.*random actions\s+{minus}76\.50"
+    assert re.search(rows, page.text, re.DOTALL), "the best first"
+    assert "58 % of the way from random actions to the scripted team" in page.text
+    check_accessibility(page)
 
 
 def test_a_contest_shows_sides_in_place_of_their_sum(tmp_path: Path) -> None:

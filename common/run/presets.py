@@ -67,6 +67,7 @@ _SEED: dict[str, Any] = {
         "share_policies": False,
         "share_critics": False,
         "critic": "mlp",
+        "initialisation": "uniform",
         "head": "force",
     },
     "algorithm": {

@@ -21,7 +21,7 @@ from shoal.commands.report.traces import thinned
 from shoal.statistics import t_quantile
 
 MAX_AGENT_LINES = 12
-"""Most lines of a chart with one line for each agent: more cannot be told apart."""
+"""Most lines of a chart with one line for each agent: a reader cannot tell more of them apart."""
 _DIGITS = 6
 
 
@@ -67,7 +67,7 @@ class ChartData:
         ]
 
     def _runs(self, over_axes: Sequence[FigureLine]) -> list[Mapping[str, Any]]:
-        runs = []
+        runs: list[Mapping[str, Any]] = []
         for traces in zip(*(line.traces for line in over_axes), strict=True):
             thin = [thinned(trace) for trace in traces]
             runs.append({"x": [self._array(trace.x) for trace in thin], "y": self._array(thin[0].y)})

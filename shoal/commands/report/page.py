@@ -17,19 +17,30 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
+from actor_node.evaluation.evaluate import SideScale
 from common.run.run import ReplaySpec
 from learner_node.engine_choice import engine_of
 from shoal import number_format
 from shoal.commands.evaluate.text import standing
 from shoal.commands.report.chart_data import ChartData
+from shoal.commands.report.comparison import Estimate, ScaleRow, on_one_scale
 from shoal.commands.report.embedded_film import EmbeddedFilm, embed_film
 from shoal.commands.report.figure_view import FigureView, figure_view
 from shoal.commands.report.figures import AXES, LEARNING, MAIN, SYSTEM, ReportFigure, wait_fractions
+from shoal.commands.report.line_style import COLOURS
 from shoal.commands.report.reading import NextStep, Trend, next_steps, run_trend, trend_text
 from shoal.commands.report.run_record import RunGroup, RunRecord, default_settings, flat_settings, grouped
 from shoal.statistics import mean_interval
 
+_TEAMS = {
+    "random": "random actions",
+    "untrained": "untrained team",
+    "frozen": "frozen team",
+    "scripted": "scripted team",
+}
 _HERE = Path(__file__).parent
+MAX_LENGTH_RATIO = 1.2
+"""Largest ratio of the lengths of runs without a warning: beyond it, a difference of results may be one of lengths."""
 
 
 class LiveStatus(NamedTuple):
@@ -56,7 +67,6 @@ class RunRow(NamedTuple):
     """One run in the table of runs."""
 
     record: RunRecord
-    group: str
     facts: tuple[Fact, ...]
 
 
@@ -75,6 +85,12 @@ class ScenarioSection(NamedTuple):
     scenario: str
     groups: tuple[RunGroup, ...]
     results: tuple[GroupResult, ...]
+    comparison: tuple[ScaleRow, ...]
+    """The results of several groups on one scale; empty if there is only one group."""
+    scales: tuple[ReferenceScale, ...]
+    """A single run among reference teams; empty if its evaluation has none."""
+    length_warning: str
+    """Says that the runs are not equally long; empty if they are."""
     reading: Reading | None
     """What the section says of its run; None for several runs and while it trains."""
     main_figures: tuple[FigureView, ...]
@@ -83,6 +99,7 @@ class ScenarioSection(NamedTuple):
     system: tuple[FigureView, ...]
     waits: tuple[tuple[str, float], ...]
     rows: tuple[RunRow, ...]
+    rows_by_group: tuple[tuple[str, tuple[RunRow, ...]], ...]
     films: tuple[EmbeddedFilm, ...]
     settings: tuple[tuple[str, tuple[SettingRow, ...]], ...]
     """Settings of each group, by its label."""
@@ -106,6 +123,17 @@ class Reading(NamedTuple):
     trend: Trend
     trend_text: str
     next_steps: tuple[NextStep, ...]
+
+
+class ReferenceScale(NamedTuple):
+    """The return of one side of a run among those of reference teams."""
+
+    side: str
+    """Empty if there is only one side."""
+    against: str
+    """The opponents of the side; empty if there are none."""
+    standing: str
+    rows: tuple[ScaleRow, ...]
 
 
 class SideResult(NamedTuple):
@@ -164,17 +192,26 @@ def _section(
         return tuple(filter(None, (figure_view(figure, groups, key, data, wide=wide) for figure in figures)))
 
     several = len(groups) > 1
+    results = tuple(_result(group) for group in groups)
+    by_group = tuple(
+        (group.label if several else "", tuple(RunRow(record, _facts(record)) for record in group.records))
+        for group in groups
+    )
     return ScenarioSection(
         key=key,
         scenario=scenario,
         groups=tuple(groups),
-        results=tuple(_result(group) for group in groups),
+        results=results,
+        comparison=tuple(on_one_scale(_estimates(results))),
+        scales=_scales(results[0]) if len(results) == 1 else (),
+        length_warning=_length_warning(records),
         reading=_read_run(records[0]) if len(records) == 1 and live is None else None,
         main_figures=views(MAIN, wide=True),
         learning=views(LEARNING),
         system=views(SYSTEM),
         waits=tuple(wait_fractions(records)),
-        rows=tuple(RunRow(r, group.label if several else "", _facts(r)) for group in groups for r in group.records),
+        rows=tuple(row for _, rows in by_group for row in rows),
+        rows_by_group=by_group,
         films=tuple(filter(None, (embed_film(record) for record in records))),
         settings=tuple((group.label, _settings(group.records[0])) for group in groups),
         machines=_machines(records),
@@ -205,6 +242,50 @@ def _side_result(side: str, group: RunGroup) -> SideResult:
             agents = [agent.name for agent in record.run.joint.agents if agent.team == side]
             returns.append(sum(record.evaluation.return_per_agent.get(agent, math.nan) for agent in agents))
     return SideResult(side, *mean_interval(returns))
+
+
+def _estimates(results: Sequence[GroupResult]) -> list[Estimate]:
+    """Returns the returns of groups, or of their sides if there are several."""
+    found = []
+    for number, result in enumerate(results):
+        detail = f"{result.runs} run{'' if result.runs == 1 else 's'}" if result.runs else "not evaluated"
+        if result.sides:
+            found += [
+                Estimate(f"{result.label}: {side.side}", side.mean, side.low, side.high, (), detail, number % COLOURS)
+                for side in result.sides
+            ]
+            continue
+        runs = tuple(record.evaluation.return_mean for record in result.records if record.evaluation is not None)
+        singles = runs if len(runs) > 1 else ()
+        found.append(Estimate(result.label, result.mean, result.low, result.high, singles, detail, number % COLOURS))
+    return found if len(results) > 1 else []
+
+
+def _scales(result: GroupResult) -> tuple[ReferenceScale, ...]:
+    """Returns the scales of an evaluated run: its return among those of the reference teams, one scale a side."""
+    record = result.records[0]
+    if len(result.records) > 1 or record.evaluation is None:
+        return ()
+    return tuple(_scale(number, one) for number, one in enumerate(record.evaluation.scale))
+
+
+def _scale(number: int, scale: SideScale) -> ReferenceScale:
+    own = Estimate("this team", scale.return_mean, *scale.return_ci95, colour=number % COLOURS)
+    others = [Estimate(_TEAMS.get(one.name, one.name), one.return_mean, *one.return_ci95) for one in scale.references]
+    against = f"against {_TEAMS.get(scale.opponents, scale.opponents)}, mean over agents" if scale.opponents else ""
+    return ReferenceScale(scale.side, against, standing(scale), tuple(on_one_scale([own, *others])))
+
+
+def _length_warning(records: Sequence[RunRecord]) -> str:
+    """Returns a sentence if the lengths of runs differ so much that their results cannot be compared."""
+    steps = [record.history.last("env_steps") for record in records]
+    known = [one for one in steps if math.isfinite(one)]
+    if len(known) < 2 or max(known) <= MAX_LENGTH_RATIO * min(known):
+        return ""
+    return (
+        f"The runs are not equally long: {min(known):,.0f} to {max(known):,.0f} environment steps. Compare their "
+        "curves at equal steps."
+    )
 
 
 def _facts(record: RunRecord) -> tuple[Fact, ...]:
@@ -274,7 +355,6 @@ def _environment() -> jinja2.Environment:
         "significant": number_format.significant,
         "percent": number_format.percent,
         "setting": _setting_text,
-        "standing": standing,
     }
     environment.globals["style"] = (_HERE / "style.css").read_text("utf-8")
     script = (_HERE / "report.js").read_text("utf-8")

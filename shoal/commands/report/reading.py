@@ -76,8 +76,8 @@ def trend_text(trend: Trend) -> str:
         return "Too few log lines to tell whether it still rises."
     before, last = significant(trend.before), significant(trend.last)
     change = f"{before} in the fourth fifth of the training, {last} in the last"
-    words = {"rising": "Still rising", "level": "No longer rising", "falling": "Falling"}
-    return f"{words[trend.direction]}: the return was {change}."
+    beginnings = {"rising": "Still rising", "level": "No longer rising", "falling": "Falling"}
+    return f"{beginnings[trend.direction]}: the return was {change}."
 
 
 def next_steps(record: RunRecord) -> list[NextStep]:

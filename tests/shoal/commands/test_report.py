@@ -177,6 +177,90 @@ def test_runs_with_different_settings_are_compared_side_by_side(tmp_path: Path) 
     assert "clipped to" not in page.text, "the runs have different thresholds"
 
 
+def test_groups_of_runs_stand_on_one_scale(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / f"{batch}-{seed}", seed=seed, replay={"batch": batch})
+        for batch in (256, 512)
+        for seed in (1, 2)
+    ]
+    for directory, mean in zip(runs, (-40.0, -42.0, -30.0, -32.0), strict=True):
+        evaluate_run(directory, mean)
+    page = page_of(tmp_path, *(directory.path for directory in runs))
+    minus = "\N{MINUS SIGN}"
+    assert re.search(rf"batch 512\s+2 runs\s+{minus}31\.00.*batch 256\s+2 runs\s+{minus}41\.00", page.text, re.DOTALL)
+    assert "not equally long" not in page.text
+    check_accessibility(page)
+
+
+def test_runs_of_different_lengths_are_marked(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "long", lines=40), make_run(tmp_path / "short", lines=20, seed=1)]
+    text = page_of(tmp_path, *(directory.path for directory in runs)).text
+    assert "The runs are not equally long: 100,000 to 200,000 environment steps." in text
+
+
+def test_a_run_stands_among_reference_teams(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
+    random, scripted = (
+        {"name": name, "episodes": 100, "return_mean": mean, "return_ci95": [mean - 1, mean + 1]}
+        for name, mean in (("random", -76.5), ("scripted", -17.5))
+    )
+    scale = {
+        "side": "",
+        "opponents": "",
+        "return_mean": -42.5,
+        "return_ci95": [-43.5, -41.5],
+        "references": [random, scripted],
+        "top": "scripted",
+        "fraction": 0.576,
+    }
+    evaluate_run(directory, scale=[scale])
+    page = page_of(tmp_path, directory.path)
+    minus = "\N{MINUS SIGN}"
+    rows = rf"scripted team\s+{minus}17\.50.*this team\s+{minus}42\.50.*random actions\s+{minus}76\.50"
+    assert re.search(rows, page.text, re.DOTALL), "the best first"
+    assert "58 % of the way from random actions to the scripted team" in page.text
+    check_accessibility(page)
+
+
+def test_a_contest_shows_sides_in_place_of_their_sum(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run", "simple_tag")
+    returns = {"adversary_0": 5.0, "adversary_1": 6.0, "adversary_2": 7.0, "agent_0": -30.0}
+    minus = "\N{MINUS SIGN}"
+    evaluate_run(directory, -12.0, return_per_agent=returns)
+    page = page_of(tmp_path, directory.path)
+    assert re.search(rf"adversary\s+18\.00\s+agent\s+{minus}30\.00", page.text)
+    assert f"{minus}12.00" not in page.text
+    check_accessibility(page)
+
+
+def test_the_diagnosis_is_on_the_page(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
+    warning = {"topic": "values", "about": "a", "seen": "Q is odd", "means": "errors", "try": ["use matd3", "wait"]}
+    values = [{"player": "agent", "value": -6.0, "realised": -5.0}]
+    found = {"updates": 11_700, "episodes": 100, "warnings": [warning], "values": values}
+    directory.diagnosis_file.write_text(json.dumps(found))
+    page = page_of(tmp_path, directory.path)
+    for text in ("Q is odd", "Usual cause", "errors", "use matd3; or wait", "discounted return"):
+        assert text in page.text, text
+    assert "Diagnose it again" not in page.text
+    check_accessibility(page)
+
+
+def test_the_data_of_the_charts_are_the_values_of_the_log(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run", "simple_tag")
+    page = page_of(tmp_path, directory.path)
+    found = re.search(r'<script type="application/json" id="chart-data">(.*?)</script>', page.html, re.DOTALL)
+    assert found
+    data = json.loads(found[1])
+    views = data["figures"]["s0-critic-loss"]["views"]
+    assert [one["label"] for one in views["sides"]] == ["adversary", "agent"]
+    assert [one["label"] for one in views["agents"]] == ["adversary_0", "adversary_1", "adversary_2", "agent_0"]
+    (run,) = views["agents"][2]["runs"]
+    assert data["arrays"][run["y"]] == [0.12] * 40
+    assert data["arrays"][run["x"][0]] == [5_000 + 5_000 * i for i in range(40)]
+    assert data["arrays"][run["x"][2]] == [300 * i for i in range(40)]
+
+
 def test_runs_of_several_scenarios_have_a_section_each(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, name) for name in ("simple_spread", "simple_tag")]
     page = page_of(tmp_path, *(directory.path for directory in runs))

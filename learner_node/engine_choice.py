@@ -36,7 +36,7 @@ class EngineChoice(NamedTuple):
 def user_classes(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
     """Returns the settings that name a user's own classes, as text; empty if there are none."""
     settings = [f"algorithm.name = {algorithm.name!r}"] if algorithm.is_user_class else []
-    if network.critic != MLP:
+    if network.is_user_critic:
         settings.append(f"network.critic = {network.critic!r}")
     return ", ".join(settings)
 

@@ -39,7 +39,9 @@ Activation = Literal["relu", "leaky_relu", "tanh", "elu", "gelu", "silu"]
 UNIFORM = "uniform"
 """The value of `replay.sampler` that is not the import path of a user's class."""
 MLP = "mlp"
-"""The value of `network.critic` that is not the import path of a user's class."""
+"""The value of `network.critic` for multilayer perceptrons."""
+SET_CRITICS = "set", "attention"
+"""The values of `network.critic` for critics that encode each agent; every other value is a class of the user's."""
 UNLIMITED_ROWS = 2**62
 """A number of rows that no chunk reaches."""
 AUTO_UPDATES_PER_STEP = (0.1, 1.0)
@@ -60,8 +62,9 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     critic_hidden: Hidden = (128, 128)
     """Widths of the hidden layers of each critic [units], first layer first."""
     critic: Annotated[str, Meta(max_length=1_000)] = MLP
-    """The networks of critics: mlp, or a torch module of your own, as in my_module:MyCritic, which the learner imports
-    (docs/own-algorithm.md)."""
+    """The networks of critics: mlp; set or attention, which encode each agent and combine the encodings of the others
+    by their mean (Zaheer et al. 2017) or by attention (Iqbal and Sha 2019); or a torch module of your own, as in
+    my_module:MyCritic, which the learner imports (docs/own-algorithm.md)."""
     activation: Activation = "relu"
     """Activation after each hidden layer of policies and critics; gelu in its tanh form (Hendrycks and Gimpel 2016)."""
     policy_layer_norm: bool = False
@@ -82,6 +85,11 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Groups of agents that share networks, instead of roles; agents not listed have separate networks."""
     head: Literal["box", "soft", "force"] = "box"
     """How Box parts of actions are made: bounded by tanh, a soft choice (Gumbel-softmax), or a 2-D force."""
+
+    @property
+    def is_user_critic(self) -> bool:
+        """Whether critics are modules of a user's class, named by its import path."""
+        return self.critic not in (MLP, *SET_CRITICS)
 
 
 class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -313,8 +321,8 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raises ValueError for settings that contradict each other, and world options that are not plain data."""
         msgspec.structs.force_setattr(self, "world", plain_options(self.world))
         _check_algorithm(self.algorithm)
-        if self.network.critic != MLP:
-            _check_import_path("network.critic", self.network.critic, MLP, "my_module:MyCritic")
+        if self.network.is_user_critic:
+            _check_import_path("network.critic", self.network.critic, "mlp, set or attention", "my_module:MyCritic")
         _check_sampler(self.replay)
         if self.replay.min_size > self.replay.capacity:
             raise ValueError(

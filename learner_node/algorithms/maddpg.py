@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from common.policy.masks import FORBIDDEN
 from common.policy.network import Layer
 from common.run.players import players
-from common.run.run import MLP, AlgorithmSpec, NetworkSpec
+from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
 from learner_node.algorithms.actions import Actions
 from learner_node.networks.grouped import GroupedNetworks
@@ -80,8 +80,7 @@ class Maddpg:
         self.mixer = SignalMixer(agents, self.players, algorithm, like)
         self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=n_step, like=like)
         self._policy_groups = PolicyGroups(self.players, self.layout, like.device)
-        by_structure = network.critic != MLP
-        self._critic_groups = CriticGroups(self.players, self.layout, like, by_structure=by_structure)
+        self._critic_groups = CriticGroups(self.players, self.layout, network, like)
         groups = self._policy_groups.groups, self._critic_groups.groups
         self.policies = make_policies(self.players, groups[0], network, algorithm, seed=seed, like=like)
         self.critics = make_critics(self.players, self.layout, groups[1], network, algorithm, seed=seed, like=like)

@@ -25,12 +25,23 @@ def initial_weights(
     whether each hidden layer is followed by the gain 1 and the bias 0 of its normalisation.
     """
     generator = np.random.default_rng(seed)
-    sets = [first_biases, *[1] * (len(shapes) - 1)]
-    pieces = [generator.uniform(-1.0, 1.0, (i + k) * o) / np.sqrt(i) for (i, o), k in zip(shapes, sets, strict=True)]
-    if layer_norm:
-        for i, (_, units) in enumerate(shapes[:-1]):
-            pieces[i] = np.concatenate([pieces[i], np.ones(units), np.zeros(units)])
-    return np.concatenate(pieces).astype(np.float32)
+    layers = [
+        initial_layer(shape, generator, 1 if depth else first_biases, layer_norm=layer_norm and depth < len(shapes) - 1)
+        for depth, shape in enumerate(shapes)
+    ]
+    return np.concatenate(layers).astype(np.float32)
+
+
+def initial_layer(
+    shape: tuple[int, int], generator: np.random.Generator, biases: int = 1, *, layer_norm: bool = False
+) -> npt.NDArray[np.float64]:
+    """Draws the parameters of one layer of a network: weights, biases, then gain and bias of its normalisation.
+
+    shape: inputs and outputs. biases: number of sets of biases. The distribution is that of `initial_weights`.
+    """
+    inputs, outputs = shape
+    drawn = generator.uniform(-1.0, 1.0, (inputs + biases) * outputs) / np.sqrt(inputs)
+    return np.concatenate([drawn, np.ones(outputs), np.zeros(outputs)]) if layer_norm else drawn
 
 
 def gumbel_noise(rows: int, columns: int, like: Tensor, generator: torch.Generator) -> Tensor:

@@ -33,23 +33,21 @@ from torch import Tensor, nn
 
 from common.policy.masks import FORBIDDEN
 from common.policy.network import Layer
-from common.run.players import players
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
 from learner_node.algorithms.actions import Actions
 from learner_node.networks.grouped import GroupedNetworks
 from learner_node.networks.groups import CriticGroups, PolicyGroups, position_of
 from learner_node.networks.make_networks import make_critics, make_policies
-from learner_node.normalisation import Normaliser
+from learner_node.networks.network_set import NetworkSet
 from learner_node.update.batches import LossBatch, RowWeights
 from learner_node.update.draws import gumbel_noise
-from learner_node.update.layout import NetworkLayout, network_layout
-from learner_node.update.network_state import NetworkState
-from learner_node.update.signals import PlayerSignals, SignalMixer
+from learner_node.update.engine_base import EngineBase
+from learner_node.update.signals import PlayerSignals
 from learner_node.update.update_stats import PolicyStats, UpdateStats
 
 
-class Maddpg:
+class Maddpg(EngineBase):
     """The critics and policies of all players, and their update.
 
     Example:
@@ -57,6 +55,9 @@ class Maddpg:
         stats = maddpg.update(batch, policy_learning_rate=2e-3, critic_learning_rate=2e-3)
         flat = maddpg.policy_weights()
     """
+
+    policies: NetworkSet
+    critics: NetworkSet
 
     def __init__(
         self,
@@ -72,13 +73,8 @@ class Maddpg:
 
         n_step: number of steps that the rewards of a batch sum over (`replay.n_step`).
         """
-        self.agents, self.players = agents, players(agents, algorithm.variants)
-        self.network, self.algorithm = network, algorithm
-        self.layout: NetworkLayout = network_layout(self.players, network, algorithm)
-        self.generator = torch.Generator(like.device).manual_seed(seed)
+        super().__init__(agents, network, algorithm, seed, like, n_step=n_step)
         self.actions = Actions(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
-        self.mixer = SignalMixer(agents, self.players, algorithm, like)
-        self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=n_step, like=like)
         self._policy_groups = PolicyGroups(self.players, self.layout, like.device)
         self._critic_groups = CriticGroups(self.players, self.layout, network, like)
         groups = self._policy_groups.groups, self._critic_groups.groups
@@ -86,13 +82,9 @@ class Maddpg:
         self.critics = make_critics(self.players, self.layout, groups[1], network, algorithm, seed=seed, like=like)
         self._policy_critics = self.critics.frozen(self._critic_groups.policy_counts)
         """The critics that the policy loss reads, in the same memory, without gradients: it trains policies alone."""
-        self._critic_players = torch.tensor([critic.player for critic in self.layout.critics], device=like.device)
-        self._twin_players = torch.tensor(self.layout.twin_players, dtype=torch.int64, device=like.device)
         is_noisy = [float(self.layout.target_noise[i]) for i in self.mixer.player_of.tolist()]
         self._is_noisy = torch.tensor(is_noisy).to(like)
         """1 for the numbers of the joint action whose targets carry noise, else 0 `[U]`."""
-        self._mask_columns = torch.tensor(agents.mask_columns, dtype=torch.int64, device=like.device).view(-1, 2).t()
-        """The columns of the joint observation that contain action masks; the columns of the joint action they mask."""
 
     # ---- the update -----------------------------------------------------------------------------------------------
 
@@ -301,40 +293,6 @@ class Maddpg:
         return torch.split(critic_input, sizes, 1)
 
     # ---- what a learner calls -------------------------------------------------------------------------------------
-
-    def update(
-        self,
-        batch: LossBatch,
-        policy_learning_rate: float,
-        critic_learning_rate: float,
-        *,
-        update_policies: bool = True,
-    ) -> UpdateStats:
-        """Sets the learning rates, then updates once on a batch.
-
-        update_policies: whether policies and all targets are updated too, as `algorithm.policy_every` says.
-        """
-        self.set_rates(policy_learning_rate, critic_learning_rate)
-        return self.step(batch, update_policies=update_policies)
-
-    def network_states(self) -> dict[str, NetworkState]:
-        """Returns all learnt state by the name that checkpoints give it."""
-        return {"policies": self.policies, "critics": self.critics}
-
-    def set_rates(self, policy_learning_rate: float, critic_learning_rate: float) -> None:
-        """Sets the learning rates of the following updates."""
-        self.policies.adam.learning_rate.fill_(policy_learning_rate)
-        self.critics.adam.learning_rate.fill_(critic_learning_rate)
-
-    @torch.no_grad()
-    def normalise(self, batch: LossBatch, *, observe: bool = True) -> LossBatch:
-        """Returns a batch normalised, and overwrites its observations; a run without normalisation gets it unchanged.
-
-        observe: whether to add the batch to the run's statistics first, as `normaliser.is_due` says.
-        """
-        if observe and self.normaliser.is_active:
-            self.normaliser.observe(batch, self.mixer.signals(batch))
-        return self.normaliser.normalise(batch)
 
     @torch.no_grad()
     def logits(self, obs: Tensor) -> Tensor:

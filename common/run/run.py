@@ -126,8 +126,9 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     smoothing_clip: NonNegative = 0.5
     """Bound of the noise on target actions [half the action's range], matd3 only (Fujimoto et al. 2018); 0 adds
     none."""
-    critic_loss: Literal["squared", "huber"] = "squared"
-    """Loss of a TD error; huber is linear beyond an error of 1."""
+    critic_loss: Literal["squared", "huber", "hl_gauss"] = "squared"
+    """Loss of critics: squared TD errors; huber, which is linear beyond an error of 1; or hl_gauss, which learns a
+    distribution over bins by cross-entropy (Farebrother et al. 2024)."""
     gradient_clip: NonNegative = 0.5
     """Maximum gradient norm of each network; 0 disables clipping."""
     action_regularisation: NonNegative = 1e-3
@@ -156,7 +157,7 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     particle worlds."""
     normalise_rewards: Literal["auto"] | bool = "auto"
     """Divide rewards by a running estimate of the size of returns, before reward_scale; auto does so outside the
-    particle worlds."""
+    particle worlds, and for critic_loss = hl_gauss in all worlds."""
     entropy_target: Literal["auto"] | Annotated[float, Meta(ge=-1e6, le=1e6)] = "auto"
     """Entropy of a policy that its temperature is learnt towards, masac and isac only [nats]; auto takes -1 for each
     Box number (Haarnoja et al. 2018) and 0.3 log n for each choice among n."""
@@ -323,6 +324,11 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _check_algorithm(self.algorithm)
         if self.network.is_user_critic:
             _check_import_path("network.critic", self.network.critic, "mlp, set or attention", "my_module:MyCritic")
+            if self.algorithm.critic_loss == "hl_gauss":
+                raise ValueError(
+                    "algorithm.critic_loss = 'hl_gauss': critics of your own return one value, not a distribution;"
+                    " choose squared or huber, or set network.critic to mlp, set or attention"
+                )
         _check_sampler(self.replay)
         if self.replay.min_size > self.replay.capacity:
             raise ValueError(

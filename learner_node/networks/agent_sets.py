@@ -150,10 +150,10 @@ def parameter_count(players: PlayersSpec, layout: NetworkLayout, network: Networ
     users: dict[int, list[int]] = {}
     for number, critic in enumerate(layout.critics):
         users.setdefault(critic.network, []).append(number)
-    return sum(_parameters(sets.of([numbers]), network) for numbers in users.values())
+    return sum(_parameters(sets.of([numbers]), network, layout.critic_outputs) for numbers in users.values())
 
 
-def _parameters(inputs: SetInput, network: NetworkSpec) -> int:
+def _parameters(inputs: SetInput, network: NetworkSpec, outputs: int) -> int:
     """Returns the number of parameters of one network."""
     first, *hidden = network.critic_hidden
     norms = 2 if network.critic_layer_norm else 0
@@ -162,5 +162,5 @@ def _parameters(inputs: SetInput, network: NetworkSpec) -> int:
     )
     attention = (3 * first + 1) * first if network.critic == "attention" and inputs.others else 0
     contexts = min(len(inputs.others), 1) if network.critic == "attention" else len(inputs.others)
-    shapes = pairwise(((1 + contexts) * first + len(inputs.state), *hidden, 1))
+    shapes = pairwise(((1 + contexts) * first + len(inputs.state), *hidden, outputs))
     return encoders + attention + norms * sum(hidden) + sum((i + 1) * o for i, o in shapes)

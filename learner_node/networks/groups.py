@@ -191,16 +191,16 @@ class CriticGroups:
         return [InputChange(columns.of(change), positions) for columns, positions in pairs]
 
     def values(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Returns the values of all critics `[C, B]` from the outputs of each group."""
+        """Returns the outputs of all critics `[C, B, numbers]` from those of each group `[G, B * K, numbers]`."""
         return self._in_order(outputs, self._order)
 
     def policy_values(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Returns the values that the policy loss reads, of first critics `[N, B]` or of all `[C, B]`."""
+        """Returns the outputs that the policy loss reads, of first critics `[N, B, numbers]` or of all `[C, ...]`."""
         return self._in_order(outputs, self._policy_order)
 
     def _in_order(self, outputs: Sequence[Tensor], order: Tensor | None) -> Tensor:
         by_group = [
-            output.reshape(len(output), -1, users).transpose(1, 2).flatten(0, 1)
+            output.reshape(len(output), -1, users, output.shape[2]).transpose(1, 2).flatten(0, 1)
             for output, users in zip(outputs, self._user_counts, strict=True)
         ]
         values = by_group[0] if len(by_group) == 1 else torch.cat(by_group)

@@ -15,7 +15,7 @@ from common.spec import PlayersSpec
 from learner_node.networks.agent_sets import AgentSets
 from learner_node.networks.critic_input import critic_input
 from learner_node.networks.grouped import GroupedNetworks
-from learner_node.networks.grouped_mlp import GroupedMlp
+from learner_node.networks.grouped_mlp import GroupedLayer, GroupedMlp
 from learner_node.networks.groups import Group
 from learner_node.networks.network_set import NetworkSet
 from learner_node.networks.set_critics import SetCritics
@@ -56,12 +56,18 @@ def make_critics(
     """Returns the critics of all players, of the kind that `network.critic` names."""
     make: _MakeGroup
     if network.critic == MLP:
-        shapes = [list(pairwise((len(critic.input_columns), *network.critic_hidden, 1))) for critic in layout.critics]
+        outputs = layout.critic_outputs
+        shapes = [
+            list(pairwise((len(critic.input_columns), *network.critic_hidden, outputs))) for critic in layout.critics
+        ]
         make = partial(_mlps, network, shapes, layer_norm=network.critic_layer_norm, seed=(seed, 1), like=like)
     elif network.critic in SET_CRITICS:
-        make = partial(_set_critics, AgentSets(players, layout, network), network, seed=(seed, 1), like=like)
+        sets = AgentSets(players, layout, network)
+        make = partial(_set_critics, sets, network, layout.critic_outputs, seed=(seed, 1), like=like)
     else:
         make = partial(_user_critics, players, layout, network, seed=(seed, 1), like=like)
+    if layout.critic_outputs > 1:
+        make = partial(_with_equal_bins, make)
     sides = [players.agents[critic.player].team for critic in layout.critics]
     return _make_set(groups, make, sides, algorithm, algorithm.critic_weight_decay)
 
@@ -90,10 +96,19 @@ def _mlps(
     return module, [torch.from_numpy(numbers).to(like) for numbers in drawn]
 
 
+def _with_equal_bins(make: _MakeGroup, group: Group) -> tuple[GroupedNetworks, list[Tensor]]:
+    """Returns the critics of a group with last layers of zeros, so that all values start at 0 (Hafner et al. 2023)."""
+    module, parameters = make(group)
+    *_, last = (layer for layer in module.modules() if isinstance(layer, GroupedLayer))
+    for numbers in parameters:
+        numbers[-sum(parameter[0].numel() for parameter in last.parameters()) :] = 0.0
+    return module, parameters
+
+
 def _set_critics(
-    sets: AgentSets, network: NetworkSpec, group: Group, *, seed: tuple[int, int], like: Tensor
+    sets: AgentSets, network: NetworkSpec, outputs: int, group: Group, *, seed: tuple[int, int], like: Tensor
 ) -> tuple[GroupedNetworks, list[Tensor]]:
-    module = SetCritics(sets.of(group.users), len(group.networks), network, like)
+    module = SetCritics(sets.of(group.users), len(group.networks), network, like, outputs=outputs)
     drawn = [module.initial((*seed, users[0])) for users in group.users]
     return module, [torch.from_numpy(numbers).to(like) for numbers in drawn]
 

@@ -42,11 +42,11 @@ HEADS = 4
 class SetCritics(GroupedNetworks):
     """The set or attention critics of a group: inputs are the whole critic input, `[G, B, O+U+S]`.
 
-    Outputs are `[G, B * K, 1]`, in which the users' rows alternate.
+    Outputs are `[G, B * K, outputs]`, in which the users' rows alternate.
     """
 
-    def __init__(self, inputs: SetInput, networks: int, network: NetworkSpec, like: Tensor) -> None:
-        """Starts at zero. networks: number of networks G. network: kind and widths of the critics."""
+    def __init__(self, inputs: SetInput, networks: int, network: NetworkSpec, like: Tensor, *, outputs: int) -> None:
+        """Starts at zero. networks: number of networks G. network: kind and widths. outputs: numbers of a critic."""
         super().__init__()
         width, *hidden = network.critic_hidden
         self._inputs = inputs
@@ -72,7 +72,7 @@ class SetCritics(GroupedNetworks):
             self.context, contexts = _Attention(inputs, networks, network, like), 1
         elif inputs.others:
             self.context, contexts = _Means(inputs, like), len(inputs.others)
-        sizes = [(1 + contexts) * width + len(inputs.state), *hidden, 1]
+        sizes = [(1 + contexts) * width + len(inputs.state), *hidden, outputs]
         shapes = list(pairwise(sizes))
         self.layers = nn.ModuleList(
             [GroupedLayer(networks, one, 1, like, activation=activation, layer_norm=norm) for one in shapes[:-1]]
@@ -80,7 +80,7 @@ class SetCritics(GroupedNetworks):
         )
 
     def forward(self, x: Tensor, change: InputChange | None = None) -> Tensor:
-        """Returns the values `[G, B * K, 1]` for critic inputs `[G, B, O+U+S]`, which are those of all networks.
+        """Returns the outputs `[G, B * K, outputs]` for critic inputs `[G, B, O+U+S]`, which are those of all networks.
 
         change: of the critics' own actions.
         """

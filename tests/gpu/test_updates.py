@@ -50,6 +50,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
 AUTOGRAD_ONLY: dict[str, tuple[str, dict[str, object]]] = {
     "team critic": ("tag", {"name": "matd3", "team_critic": True}),
     "set critic": ("tag", {"name": "matd3", "critic": "set"}),
+    "distributions": ("tag", {"name": "matd3", "critic_loss": "hl_gauss"}),
     "attention critic": ("mixed", {"name": "a=joint,b=matd3", "critic": "attention"}),
 }
 BY_ENGINE = [(case, engine) for case in CASES for engine in get_args(EngineName)]

@@ -148,8 +148,8 @@ def evaluate_team(
     """Plays episodes as `evaluate` does, with any team in the world of the run, trained or not.
 
     episodes: 0 takes the number that `options` and the world determine. choices: `drawn` draws Categorical parts from
-    the policy's softmax and Box parts of stochastic players from its Gaussian; for a team without either it is
-    `greedy`.
+    the policy's softmax, soft vectors with Gumbel noise, and Box parts of stochastic players from its Gaussian; for a
+    team without any it is `greedy`.
     """
     make_actor = team.make_sampled_actor if choices == "drawn" and team.make_sampled_actor else team.make_actor
     rollout = RolloutTask(run, team.name, make_actor, seed, task)

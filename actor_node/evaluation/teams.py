@@ -26,7 +26,7 @@ from actor_node.evaluation.task import changed_world_options, short_name
 from actor_node.opponents import frozen_team
 from common.errors import ConfigError
 from common.policy.file import PolicyFile, load_policy
-from common.policy.heads import Floats
+from common.policy.heads import Floats, segments
 from common.policy.masks import ActionMasks, allowed
 from common.policy.network import Policy, layer_shapes
 from common.run.directory import RunDirectory
@@ -62,7 +62,7 @@ class Team(NamedTuple):
 
 
 class SampledPolicy:
-    """A policy that draws Categorical parts from its softmax, and Box parts of stochastic players from its Gaussian.
+    """A policy that draws choices and soft vectors by Gumbel noise, and Box parts of stochastic players.
 
     There is no further noise.
     """
@@ -217,7 +217,8 @@ def _trained(name: str, stored: PolicyFile) -> Team:
     policy = Policy(players, network, stored.flat)
     make_sampled = None
     has_choices = any(isinstance(part, Categorical) for agent in run.joint.agents for part in agent.parts)
-    if has_choices or players.gaussian_columns:
+    is_soft = any(segment.kind == "soft" for segment in segments(players, network.head))
+    if has_choices or is_soft or players.gaussian_columns:
         make_sampled = partial(SampledPolicy, players, network, stored.flat, run.spec.seed)
     return Team(
         name, run.spec.algorithm.name, stored.updates, stored.digest, partial(_return_actor, policy), make_sampled

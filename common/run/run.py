@@ -36,6 +36,7 @@ Count = Annotated[int, Meta(ge=1, le=_MAX_INT)]
 CountOrZero = Annotated[int, Meta(ge=0, le=_MAX_INT)]
 Hidden = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_536)], ...], Meta(min_length=1, max_length=8)]
 Activation = Literal["relu", "leaky_relu", "tanh", "elu", "gelu", "silu"]
+Initialisation = Literal["uniform", "xavier"]
 UNIFORM = "uniform"
 """The value of `replay.sampler` that is not the import path of a user's class."""
 MLP = "mlp"
@@ -73,6 +74,10 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     critic_layer_norm: bool = False
     """Normalise each hidden layer of a critic before its activation, with a learnt gain and bias for each unit (Ba et
     al. 2016)."""
+    initialisation: Initialisation = "uniform"
+    """How the first parameters of policies and of mlp critics are drawn: uniform, weights and biases within
+    1 / sqrt(inputs) of zero, as torch does; or xavier, weights within sqrt(6 / (inputs + outputs)) (Glorot and Bengio
+    2010) and biases of zero."""
     share_policies: bool = True
     """Let neighbouring agents of one role (agent_0, agent_1, ...) share one policy."""
     share_critics: bool = True
@@ -131,6 +136,9 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     distribution over bins by cross-entropy (Farebrother et al. 2024)."""
     gradient_clip: NonNegative = 0.5
     """Maximum gradient norm of each network; 0 disables clipping."""
+    gradient_clip_by: Literal["network", "tensor"] = "network"
+    """What gradient_clip bounds: the gradient of each network, or of each weight matrix and bias vector separately, as
+    in openai/maddpg."""
     action_regularisation: NonNegative = 1e-3
     """Weight of mean(logits^2) in the policy loss, as in openai/maddpg; 0 disables it."""
     policy_weight_decay: NonNegative = 0.0
@@ -152,6 +160,9 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     (Jang et al. 2017)."""
     gumbel_temperature: Positive = 1.0
     """Temperature of the soft sample; smaller values are closer to one-hot."""
+    target_actions: Literal["greedy", "sampled"] = "greedy"
+    """Choices and soft vectors of the target policies in TD targets: without exploration, or drawn with Gumbel noise as
+    actors draw them, as in openai/maddpg. It has no effect in a run with masac or isac, which draw their own."""
     normalise_observations: Literal["auto"] | bool = "auto"
     """Normalise each number of an observation by its running mean and standard deviation; auto does so outside the
     particle worlds."""

@@ -133,11 +133,18 @@ class Maddpg(EngineBase):
 
         Lowe et al. 2017, equation 6. Only matd3 has the minimum and the noise.
         """
-        next_action = self.actions.greedy(self.policy_logits(self.policies.target, batch.next_obs))
+        next_action = self.target_action(self.policy_logits(self.policies.target, batch.next_obs))
         next_q = self.next_q(batch, self.with_target_noise(next_action), row_weights)
         # The discount is 0 where the player terminated. A time limit is not an end of the task: there the discount
         # stays 1, and the target bootstraps from next_obs, the true final observation.
         return signals.reward.t() + self.algorithm.discount * signals.discount.t() * next_q
+
+    def target_action(self, logits: Tensor) -> Tensor:
+        """Returns mu'(o') `[B, U]` from the logits of the target policies."""
+        if self.algorithm.target_actions == "sampled":
+            # Departure, a setting: openai/maddpg draws target actions as actors draw theirs.
+            logits = self.actions.with_gumbel(logits, self.gumbel_noise(len(logits)))
+        return self.actions.greedy(logits)
 
     def with_target_noise(self, next_action: Tensor) -> Tensor:
         """Returns the next actions `[B, U]` plus clipped noise for players that learn by matd3.

@@ -22,6 +22,7 @@ from learner_node.networks.set_critics import SetCritics
 from learner_node.networks.user_critics import UserCritics, flat_parameters, make_critic
 from learner_node.update.draws import initial_weights
 from learner_node.update.layout import NetworkLayout
+from learner_node.update.optimiser import ClipRule
 
 _MakeGroup = Callable[[Group], tuple[GroupedNetworks, list[Tensor]]]
 """Returns the module of a group, and the initial parameters of each of its networks."""
@@ -92,7 +93,10 @@ def _mlps(
         activation=network.activation,
         layer_norm=layer_norm,
     )
-    drawn = [initial_weights(shapes[user], (*seed, user), sets, layer_norm=layer_norm) for user in first_users]
+    drawn = [
+        initial_weights(shapes[user], (*seed, user), sets, layer_norm=layer_norm, initialisation=network.initialisation)
+        for user in first_users
+    ]
     return module, [torch.from_numpy(numbers).to(like) for numbers in drawn]
 
 
@@ -148,5 +152,5 @@ def _make_set(
         [initial[number] for number in sorted(initial)],
         [rates[number] for number in sorted(rates)],
         weight_decay=weight_decay,
-        clip=algorithm.gradient_clip,
+        clip=ClipRule(algorithm.gradient_clip, by_tensor=algorithm.gradient_clip_by == "tensor"),
     )

@@ -49,7 +49,7 @@ class SetCritics(GroupedNetworks):
         """Starts at zero. networks: number of networks G. network: kind and widths. outputs: numbers of a critic."""
         super().__init__()
         width, *hidden = network.critic_hidden
-        self._inputs = inputs
+        self._inputs, self._initialisation = inputs, network.initialisation
         self._columns = [torch.tensor(role.columns, device=like.device).flatten() for role in inputs.roles]
         self._state = torch.tensor(inputs.state, dtype=torch.int64, device=like.device)
         self._focal = _FocalEncodings(inputs, like)
@@ -105,7 +105,13 @@ class SetCritics(GroupedNetworks):
         generator = np.random.default_rng(seed)
         layers = [module for module in self.modules() if isinstance(module, GroupedLayer)]
         drawn = [
-            initial_layer(layer.shape, generator, layer.bias.shape[1], layer_norm=layer.norm_gain is not None)
+            initial_layer(
+                layer.shape,
+                generator,
+                layer.bias.shape[1],
+                initialisation=self._initialisation,
+                layer_norm=layer.norm_gain is not None,
+            )
             for layer in layers
         ]
         return np.concatenate(drawn).astype(np.float32)

@@ -62,8 +62,8 @@ class EvaluateConfig(EpisodeOptions, frozen=True, forbid_unknown_fields=True):
     sample: Annotated[
         bool,
         Meta(
-            description="Sample Discrete actions from the policy's softmax, and Box actions of masac and isac from its"
-            " Gaussian, as in training."
+            description="Sample Discrete actions from the policy's softmax, soft actions (network.head=soft) with"
+            " Gumbel noise, and Box actions of masac and isac from the policy's Gaussian, as in training."
         ),
     ] = False
     format: Annotated[Literal["table", "csv", "latex"], Meta(description="Output format of the figures.")] = "table"

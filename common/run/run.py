@@ -310,6 +310,27 @@ class EpisodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     together [environment steps]; 0 lets them start together."""
 
 
+class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Evaluations without exploration while a run trains; they do not change what is learnt."""
+
+    times: Annotated[int, Meta(ge=0, le=100_000)] = 20
+    """Number of evaluations, evenly over the budget and one more before the first update; 0 turns them off."""
+    episodes: Annotated[int, Meta(ge=1, le=1_000_000)] | Literal["auto"] = "auto"
+    """Number of episodes of an evaluation; auto plays 100 in a world of Shoal's own, and elsewhere as many as fit
+    into the time, from 1 to 20."""
+    share_of_time: PositiveFraction = 0.05
+    """Largest fraction of the training time that evaluations take; evaluations that would exceed it are left out. 1
+    leaves none out."""
+
+
+class LoggingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of what a run records."""
+
+    tensorboard: Literal["named", "numbered"] = "named"
+    """Curves in TensorBoard: named as in metrics.jsonl and by agent, over environment steps (critic_loss/agent_0), or
+    numbered, over updates (agent0/losses, agent0/mean_episode_rewards; docs/seed.md)."""
+
+
 class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of a run."""
 
@@ -328,6 +349,8 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replay: ReplaySpec = ReplaySpec()
     budget: BudgetSpec = BudgetSpec()
     episode: EpisodeSpec = EpisodeSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    logging: LoggingSpec = LoggingSpec()
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that contradict each other, and world options that are not plain data."""

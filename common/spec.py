@@ -40,7 +40,7 @@ class Box(msgspec.Struct, frozen=True, tag="box", forbid_unknown_fields=True):
         return len(self.low)
 
     @property
-    def fits_softmax(self) -> bool:
+    def fits_soft_choice(self) -> bool:
         """Whether it is two or more numbers from 0 to 1, which a soft choice can make: moves and words of MPE."""
         return self.size > 1 and set(self.low) == {0.0} and set(self.high) == {1.0}
 

@@ -26,6 +26,7 @@ NAVIGATION = {
         "docs/presets",
         "docs/worlds",
         "docs/evaluation",
+        "docs/sweeps",
         "docs/diagnostics",
         "docs/report",
         "docs/films",

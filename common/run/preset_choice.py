@@ -104,7 +104,7 @@ def layer(
     """
     settings = {section: dict(values) for section, values in PRESETS[choice.preset].items()}
     parts = [part for agent in agents.agents for part in agent.parts]
-    if choice.preset == PAPER and any(isinstance(part, Box) and not part.fits_softmax for part in parts):
+    if choice.preset == PAPER and any(isinstance(part, Box) and not part.fits_soft_choice for part in parts):
         # Only moves and words of the particle worlds can be soft choices.
         settings["network"]["head"] = "box"
     if choice.preset != CONTROL:

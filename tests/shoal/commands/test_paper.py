@@ -191,7 +191,8 @@ def test_a_mistake_costs_one_line_and_exit_code_2(tmp_path, capsys):
     cases = {
         "--task deceit does not exist. Choose from communication": ["--task", "deceit"],
         "cannot be created": ["--run", str(tmp_path / "file" / "x")],
-        "--jobs": ["--jobs", "0"],
+        "--jobs": ["--jobs", "-1"],
+        "--part 5/4 is invalid. Write I/N": ["--part", "5/4"],
     }
     for message, arguments in cases.items():
         assert command.run(shoal, "shoal", ["paper", "--quick", *arguments]) == 2

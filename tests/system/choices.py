@@ -158,6 +158,14 @@ ROWS = {
             *NORMALISED,
         ),
     ),
+    "set critics": Row(
+        "simple_tag",
+        ("network.critic=set", "network.critic_layer_norm=true", "replay.n_step=2", *NORMALISED),
+    ),
+    "attention critics": Row("simple_tag", (DISCRETE, "network.critic=attention", "algorithm.teammates=current")),
+    "distributions": Row(
+        "simple_spread", ("algorithm.critic_loss=hl_gauss", "replay.priority_exponent=0.6", "replay.n_step=2")
+    ),
     **{name: Row("simple_spread", (f"network.activation={name}",)) for name in ("leaky_relu", "elu", "gelu", "silu")},
     "off the ratio, discrete, a ladder": Row(
         "simple_speaker_listener",

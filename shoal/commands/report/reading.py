@@ -140,7 +140,7 @@ def _act_on_trend(record: RunRecord, trend: Trend) -> list[NextStep]:
         text = (
             "More time will add little with these settings. Train other seeds to know the spread, or change a setting."
         )
-        return [NextStep(text, f"shoal sweep {spec.scenario} --seeds 5")]
+        return [NextStep(text, f"shoal sweep {spec.scenario} --run sweeps/{path.resolve().name} --seeds 5")]
     return []
 
 

@@ -15,6 +15,7 @@ from rich.progress import Progress
 from actor_node.evaluation import evaluate as evaluation
 from actor_node.evaluation.evaluate import Evaluation
 from actor_node.evaluation.task import EvalTask
+from actor_node.evaluation.teams import load_run_team
 from common.errors import ShoalError
 from common.files import write_atomically
 from common.process import command
@@ -113,7 +114,7 @@ def paper(**values: Any) -> int:
         )
         return 0
     stop.release_signals()
-    found = _score(runs, config.episodes)
+    found = _score(runs, config.episodes, quick=config.quick)
     _write(found, directory, config, size)
     if config.json:
         command.result(msgspec.json.encode(found))
@@ -132,16 +133,24 @@ def _train(runs: Sequence[TableRun], jobs: int, stop: Stop, claims: Claims) -> E
     return run_all((run.job for run in runs), parallel, stop, _screen, claims=claims, is_done=lambda job: job.finished)
 
 
-def _score(runs: Sequence[TableRun], episodes: int) -> list[ResultTable]:
-    """Evaluates every run in the batched world, which equals mpe2."""
+def _score(runs: Sequence[TableRun], episodes: int, *, quick: bool) -> list[ResultTable]:
+    """Evaluates every run in the batched world.
+
+    Quick runs act without exploration in a world that equals mpe2. The others act as openai/maddpg's benchmark does:
+    actions are sampled, in the original environment.
+    """
     seed = evaluation.FIRST_SEED
     with Progress(console=_screen, transient=True, disable=not _screen.is_terminal) as progress:
         task = progress.add_task(f"evaluating each run on {episodes} episodes", total=len(runs))
 
         def evaluated(run: TableRun) -> Evaluation:
             directory = RunDirectory(run.job.directory)
-            result = evaluation.evaluate(directory, episodes, seed, task=EvalTask(fast=True))
-            evaluation.save(result, directory.evaluation_file)
+            if quick:
+                result = evaluation.evaluate(directory, episodes, seed, task=EvalTask(fast=True))
+                evaluation.save(result, directory.evaluation_file)
+            else:
+                world = EvalTask("legacy" if run.task.has_physics else "mpe2", fast=True)
+                result = evaluation.evaluate_team(*load_run_team(directory), episodes, seed, world, choices="drawn")
             progress.advance(task)
             return result
 

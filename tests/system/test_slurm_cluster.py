@@ -191,7 +191,7 @@ def test_nodes_play_together_and_survive_the_death_of_one(
     cluster: SlurmCluster, shared: SharedDirectory, tmp_path: Path
 ) -> None:
     make_keys(tmp_path / "keys", [])
-    keys = {"SHOAL_KEYS": str(tmp_path / "keys")}
+    keys = {"SHOAL_KEYS": str(tmp_path / "keys"), "SHOAL_METRICS": "true"}
     job = shared.submit(*SPREAD, "--time", "40s", options=("--nodes=2", "--nodelist=n1,n2"), **keys)
     array = shared.submit(options=("--array=1", "--nodelist=n3"), **keys)
     shared.waits_until_it_learns(job)
@@ -207,6 +207,9 @@ def test_nodes_play_together_and_survive_the_death_of_one(
         within_s=120,
     )
     assert "workers on n3 collect for tcp://n1:" in cluster.log(array), cluster.log(array)
+    targets = [one for file in (shared.path / "targets").glob("*.json") for one in json.loads(file.read_text())]
+    nodes = sorted((one["labels"]["job"], address.split(":")[0]) for one in targets for address in one["targets"])
+    assert nodes == [("actor", "n1"), ("actor", "n2"), ("actor", "n3"), ("learner", "n1"), ("replay", "n1")]
 
     cluster.kill_node("n2")
     until(
@@ -219,6 +222,7 @@ def test_nodes_play_together_and_survive_the_death_of_one(
     shared.ends_well(job)
     shared.ends_well(array)
     assert shared.run.finished_file.exists()
+    assert not list((shared.path / "targets").iterdir()), "Prometheus forgets what has ended"
 
 
 def test_an_array_divides_a_sweep(cluster: SlurmCluster, shared: SharedDirectory) -> None:

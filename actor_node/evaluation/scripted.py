@@ -131,7 +131,7 @@ def _listen(landmarks: Floats, message: Floats, velocity: Floats) -> Float32s:
 
 def _towards(goal: Floats, velocity: Floats) -> Float32s:
     """Returns the thrust towards a relative position."""
-    thrust: Float32s = np.clip(_STIFFNESS * goal - _DAMPING * velocity, -1.0, 1.0, dtype=np.float32)
+    thrust: Float32s = (_STIFFNESS * goal - _DAMPING * velocity).clip(-1.0, 1.0)
     return thrust
 
 

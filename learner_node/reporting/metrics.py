@@ -69,7 +69,6 @@ class Metrics:
             "Mean return of the newest evaluation while the run trains, summed over agents; NaN before the first.",
         )
         self.evaluation_return.set(math.nan)
-        self.evaluations = self._counter("evaluations", "Evaluations while the run trains.")
         self.evaluating_seconds = self._counter("evaluating_seconds", "Time of evaluations while the run trains.")
         self.checkpoint_interval = self._gauge("checkpoint_interval_seconds", "Time between checkpoints.")
         self._gauge("gpu_memory_bytes", "Memory that torch holds on the GPU.").set_function(_gpu_memory_bytes)
@@ -102,7 +101,6 @@ class Metrics:
     def observe_evaluation(self, return_mean: float, seconds: float) -> None:
         """Sets the metrics of an evaluation while the run trains; seconds: how long it took."""
         self.evaluation_return.set(return_mean)
-        self.evaluations.inc()
         self.evaluating_seconds.inc(seconds)
 
     def observe_inputs(self, stats: InputStats | None, reward_scale: float) -> None:

@@ -128,7 +128,7 @@ class SetCritics(GroupedNetworks):
         """Returns the inputs of each role's encoder `[G, agents of the role * B, size]`."""
         for role, columns in zip(self._inputs.roles, self._columns, strict=True):
             by_agent = rows.index_select(1, columns).view(len(rows), -1, role.size).transpose(0, 1)
-            yield by_agent.reshape(1, -1, role.size).expand(len(self.encoders[0].weight), -1, -1)
+            yield by_agent.reshape(1, -1, role.size).expand(len(self._encoders[0].weight), -1, -1)
 
 
 class _FocalEncodings:

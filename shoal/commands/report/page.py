@@ -270,10 +270,10 @@ def _scales(result: GroupResult) -> tuple[ReferenceScale, ...]:
 
 
 def _scale(number: int, scale: SideScale) -> ReferenceScale:
-    team = Estimate("this team", scale.return_mean, *scale.return_ci95, colour=number % COLOURS)
+    this_team = Estimate("this team", scale.return_mean, *scale.return_ci95, colour=number % COLOURS)
     others = [Estimate(_TEAMS.get(one.name, one.name), one.return_mean, *one.return_ci95) for one in scale.references]
     against = f"against {_TEAMS.get(scale.opponents, scale.opponents)}, mean over agents" if scale.opponents else ""
-    return ReferenceScale(scale.side, against, standing(scale), tuple(on_one_scale([team, *others])))
+    return ReferenceScale(scale.side, against, standing(scale), tuple(on_one_scale([this_team, *others])))
 
 
 def _length_warning(records: Sequence[RunRecord]) -> str:

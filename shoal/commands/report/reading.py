@@ -138,16 +138,14 @@ def _act_on_trend(record: RunRecord, trend: Trend) -> list[NextStep]:
         updates = record.history.last("updates")
         factor = max(2.0, (updates + _missing_updates(record)) / max(updates, 1.0))
         text = (
-            f"Train longer: {updates:,.0f} updates are few. A reward needs about {min_updates(spec):,.0f} updates to reach "
-            "the values of earlier steps."
+            f"Train longer: {updates:,.0f} updates are few. A reward needs about {min_updates(spec):,.0f} updates to "
+            "reach the values of earlier steps."
         )
         return [NextStep(text, _longer(record, factor))]
     if trend.direction == "rising":
         trained_s = record.history.last("trained_s")
         about = f" for as long again ({duration(trained_s)})" if math.isfinite(trained_s) else ""
-        return [
-            NextStep(f"Train longer{about}: the return still rises.", f"shoal train --resume --run {path} {longer}")
-        ]
+        return [NextStep(f"Train longer{about}: the return still rises.", _longer(record, 2.0))]
     if trend.direction == "falling":
         text = (
             "The best team so far is stored in checkpoints/best.safetensors. Lower the learning rates or their end, "

@@ -92,12 +92,13 @@ def trend_text(trend: Trend) -> str:
 def next_steps(record: RunRecord) -> list[NextStep]:
     """Returns what to do next with a run that is not training now, the most useful first."""
     trend, path = run_trend(record), record.path
+    contest, early = len(record.run.joint.sides) > 1, trend.direction == "early"
     return [
-        *([] if trend.direction == "early" else _act_on_scale(record)),
+        *([] if early else _act_on_scale(record)),
         *_evaluate(record),
         *([] if record.finished else [NextStep("Use the rest of the budget.", f"shoal train --resume --run {path}")]),
         *_act_on_warnings(record),
-        *(_act_on_sides(record) if len(record.run.joint.sides) > 1 else _act_on_trend(record, trend)),
+        *(_act_on_sides(record) if contest and not early else _act_on_trend(record, trend)),
     ]
 
 
@@ -164,9 +165,9 @@ def _longer(record: RunRecord, factor: float) -> str:
     """Returns the command that multiplies the training of a run."""
     budget = record.run.spec.budget
     size = (
-        f"--steps {math.ceil(factor * budget.steps)}"
+        f"--steps {round(factor * budget.steps)}"
         if budget.steps
-        else f"--time {math.ceil(factor * max(record.history.last('trained_s'), 1.0))}s"
+        else f"--time {round(factor * max(record.history.last('trained_s'), 1.0))}s"
     )
     return f"shoal train --resume --run {record.path} {size}"
 

@@ -113,6 +113,7 @@ _SEED: dict[str, Any] = {
         "priority_exponent": 0.0,
     },
     "budget": {"steps": 1_000 * _SEED_EPISODE, "milestone_steps": 1_000 * _SEED_EPISODE},
+    "logging": {"tensorboard": "numbered"},
 }
 
 # Long episodes: TD3's discount, networks and constant rates (Fujimoto et al. 2018), the replay of a million of most

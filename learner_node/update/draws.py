@@ -34,16 +34,37 @@ def initial_weights(
     whether each hidden layer is followed by the gain 1 and the bias 0 of its normalisation.
     """
     generator = np.random.default_rng(seed)
-    sets = [first_biases, *[1] * (len(shapes) - 1)]
-    pieces = [generator.uniform(-1.0, 1.0, (i + k) * o) / np.sqrt(i) for (i, o), k in zip(shapes, sets, strict=True)]
+    layers = [
+        initial_layer(
+            shape,
+            generator,
+            1 if depth else first_biases,
+            initialisation=initialisation,
+            layer_norm=layer_norm and depth < len(shapes) - 1,
+        )
+        for depth, shape in enumerate(shapes)
+    ]
+    return np.concatenate(layers).astype(np.float32)
+
+
+def initial_layer(
+    shape: tuple[int, int],
+    generator: np.random.Generator,
+    biases: int = 1,
+    *,
+    initialisation: Initialisation = "uniform",
+    layer_norm: bool = False,
+) -> npt.NDArray[np.float64]:
+    """Draws the parameters of one layer of a network: weights, biases, then gain and bias of its normalisation.
+
+    shape: inputs and outputs. biases: number of sets of biases. The distribution is that of `initial_weights`.
+    """
+    inputs, outputs = shape
+    drawn = generator.uniform(-1.0, 1.0, (inputs + biases) * outputs) / np.sqrt(inputs)
     if initialisation == "xavier":
-        for piece, (i, o) in zip(pieces, shapes, strict=True):
-            piece[: i * o] *= np.sqrt(6.0 * i / (i + o))
-            piece[i * o :] = 0.0
-    if layer_norm:
-        for i, (_, units) in enumerate(shapes[:-1]):
-            pieces[i] = np.concatenate([pieces[i], np.ones(units), np.zeros(units)])
-    return np.concatenate(pieces).astype(np.float32)
+        drawn[: inputs * outputs] *= np.sqrt(6.0 * inputs / (inputs + outputs))
+        drawn[inputs * outputs :] = 0.0
+    return np.concatenate([drawn, np.ones(outputs), np.zeros(outputs)]) if layer_norm else drawn
 
 
 def gumbel_noise(rows: int, columns: int, like: Tensor, generator: torch.Generator) -> Tensor:

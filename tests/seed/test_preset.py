@@ -88,6 +88,7 @@ NUMBERS: dict[str, Any] = {
         "priority_exponent": 0.0,
     },
     "budget": {"steps": 80_000, "milestone_steps": 80_000},
+    "logging": {"tensorboard": "numbered"},
 }
 
 WITHOUT_EFFECT = {

@@ -28,6 +28,8 @@ def load_team(path):
     head, activate = network["head"], ACTIVATIONS[network.get("activation", "relu")]
     if run["spec"]["world"].get("history"):
         raise ValueError(f"{path}: this example has no stacked history (world.history); docs/export.md shows how")
+    if network.get("recurrent"):
+        raise ValueError(f"{path}: this example has no recurrent policies; docs/export.md shows how")
     if head != "box" or any(f"{agent['name']}/0/weight" not in tensors for agent in agents):
         raise ValueError(f"{path}: this example needs the head box, not {head}, and agents that do not learn by joint")
 

@@ -68,6 +68,7 @@ def uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
         f"network.activation={network.activation}": network.activation != "relu",
         "network.policy_layer_norm=true": network.policy_layer_norm,
         "network.critic_layer_norm=true": network.critic_layer_norm,
+        f"network.recurrent={network.recurrent}": network.recurrent is not None,
         "algorithm.team_critic=true": algorithm.team_critic,
     }
     return next((setting for setting, is_uncovered in settings.items() if is_uncovered), "")

@@ -38,10 +38,11 @@ from common.run.run import MLP, AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
 from learner_node.algorithms.actions import Actions
 from learner_node.networks.grouped import GroupedNetworks
+from learner_node.networks.grouped_gru import GroupedGru
 from learner_node.networks.groups import CriticGroups, PolicyGroups, position_of
 from learner_node.networks.make_networks import make_critics, make_policies
 from learner_node.normalisation import Normaliser
-from learner_node.update.batches import LossBatch, RowWeights
+from learner_node.update.batches import LossBatch, RowWeights, Sequences
 from learner_node.update.draws import gumbel_noise
 from learner_node.update.layout import NetworkLayout, network_layout
 from learner_node.update.network_state import NetworkState
@@ -78,7 +79,10 @@ class Maddpg:
         self.generator = torch.Generator(like.device).manual_seed(seed)
         self.actions = Actions(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
         self.mixer = SignalMixer(agents, self.players, algorithm, like)
-        self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=n_step, like=like)
+        self._n_step = n_step
+        # Rewards of sequences are single ones, which `returns` sums.
+        summed = 1 if network.recurrent else n_step
+        self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=summed, like=like)
         self._policy_groups = PolicyGroups(self.players, self.layout, like.device)
         by_structure = network.critic != MLP
         self._critic_groups = CriticGroups(self.players, self.layout, like, by_structure=by_structure)
@@ -132,11 +136,24 @@ class Maddpg:
 
         Lowe et al. 2017, equation 6. Only matd3 has the minimum and the noise.
         """
-        next_action = self.actions.greedy(self.policy_logits(self.policies.target, batch.next_obs))
-        next_q = self.next_q(batch, self.with_target_noise(next_action), row_weights)
+        next_logits = self.lower_forbidden(self.next_outputs(self.policies.target, batch), batch.next_obs)
+        next_action = self.with_target_noise(self.actions.greedy(next_logits))
+        return self.returns(batch, signals, self.next_q(batch, next_action, row_weights))
+
+    def returns(self, batch: LossBatch, signals: PlayerSignals, next_value: Tensor) -> Tensor:
+        """Returns `r_i + gamma * discount_i * V'_i` `[N, B]` for values V' of the next states `[N, B]`.
+
+        In sequences, up to `replay.n_step` rewards are summed before a value follows, fewer where a sequence ends. In
+        batches of single transitions, the replay server has summed them.
+        """
         # The discount is 0 where the player terminated. A time limit is not an end of the task: there the discount
         # stays 1, and the target bootstraps from next_obs, the true final observation.
-        return signals.reward.t() + self.algorithm.discount * signals.discount.t() * next_q
+        reward, discount = signals.reward.t(), self.algorithm.discount * signals.discount.t()
+        value = reward + discount * next_value
+        if batch.sequences is not None:
+            for _ in range(self._n_step - 1):
+                value = reward + discount * torch.where(batch.sequences.continues, value.roll(-1, 1), next_value)
+        return value
 
     def with_target_noise(self, next_action: Tensor) -> Tensor:
         """Returns the next actions `[B, U]` plus clipped noise for players that learn by matd3.
@@ -188,7 +205,7 @@ class Maddpg:
         Q_i `[N, B]`. inputs: what the critics read of the batch.
         """
         obs = self.split(batch.obs_action)[0]
-        logits = self.policy_logits(self.policies.online, obs)
+        logits = self.lower_forbidden(self.current_outputs(self.policies.online, batch), obs)
         current = self.actions.differentiable(logits, self.gumbel_noise(len(logits)))
         q = self.q_of_current_actions(batch, inputs, current, row_weights)
         penalty, allowed_logits = self.logit_penalty(obs, logits, row_weights)
@@ -237,18 +254,59 @@ class Maddpg:
     def policy_logits(self, policies: Sequence[GroupedNetworks], obs: Tensor) -> Tensor:
         """Returns the logits of all policies `[B, U]`; those of forbidden choices are lowered.
 
-        Huang and Ontanon 2022, arXiv 2006.14171: no softmax or argmax takes a forbidden choice.
+        ValueError if the policies are recurrent.
         """
-        return self.lower_forbidden(self.policy_outputs(policies, obs)[:, : self.players.action_dim], obs)
+        return self.lower_forbidden(self.policy_outputs(policies, obs), obs)
+
+    def current_outputs(self, policies: Sequence[GroupedNetworks], batch: LossBatch) -> Tensor:
+        """Returns the outputs of all policies `[B, U + L]` for the observations of a batch."""
+        if batch.sequences is None:
+            return self.policy_outputs(policies, batch.obs_action[:, : self.players.obs_dim])
+        memories = self._unroll(policies, batch, batch.sequences)
+        outputs = [policy.outputs(memory) for policy, memory in zip(_recurrent(policies), memories, strict=True)]
+        return self._policy_groups.joint_outputs(outputs)
+
+    def next_outputs(self, policies: Sequence[GroupedNetworks], batch: LossBatch) -> Tensor:
+        """Returns the outputs of all policies `[B, U + L]` for the next observations of a batch."""
+        if batch.sequences is None:
+            return self.policy_outputs(policies, batch.next_obs)
+        memories = self._unroll(policies, batch, batch.sequences)
+        by_group = zip(_recurrent(policies), self._policy_groups.inputs(batch.next_obs), memories, strict=True)
+        outputs = [policy.outputs(policy.step(rows, memory)) for policy, rows, memory in by_group]
+        return self._policy_groups.joint_outputs(outputs)
+
+    def _unroll(self, policies: Sequence[GroupedNetworks], batch: LossBatch, sequences: Sequences) -> list[Tensor]:
+        """Returns the memories of recurrent policies after each row, group by group `[G, B * K, units]`.
+
+        The memory is zero at the start of the burn-in, whose steps have no gradient (Kapturowski et al. 2019, R2D2,
+        section 3). Departure: the replay stores no memories, which would be those of older weights.
+        """
+        groups = self._policy_groups
+        steps, burn_in = groups.inputs(batch.obs_action[:, : self.players.obs_dim]), None
+        if len(sequences.burn_in_obs):
+            burn_in = groups.inputs(sequences.burn_in_obs)
+        memories: list[Tensor] = []
+        for i, policy in enumerate(_recurrent(policies)):
+            users = len(groups.groups[i].users[0])
+            memory = steps[i].new_zeros(len(steps[i]), sequences.count * users, policy.units)
+            if burn_in is not None:
+                with torch.no_grad():
+                    rows = policy.unroll(burn_in[i], memory, users, sequences.burn_in_valid)
+                    memory = rows.view(len(rows), sequences.count, -1, users, policy.units)[:, :, -1].flatten(1, 2)
+            memories.append(policy.unroll(steps[i], memory, users))
+        return memories
 
     def policy_outputs(self, policies: Sequence[GroupedNetworks], obs: Tensor) -> Tensor:
         """Returns the outputs of all policies `[B, U + L]`: logits, then those of stochastic players' Gaussians."""
         outputs = [policy(rows) for policy, rows in zip(policies, self._policy_groups.inputs(obs), strict=True)]
         return self._policy_groups.joint_outputs(outputs)
 
-    def lower_forbidden(self, logits: Tensor, obs: Tensor) -> Tensor:
-        """Returns logits `[B, U]`; those of choices that action masks forbid are lowered."""
-        allowed = self.allowed(obs)
+    def lower_forbidden(self, outputs: Tensor, obs: Tensor) -> Tensor:
+        """Returns the logits `[B, U]` of outputs `[B, U + L]`; those of choices that action masks forbid are lowered.
+
+        Huang and Ontanon 2022, arXiv 2006.14171: no softmax or argmax takes a forbidden choice.
+        """
+        logits, allowed = outputs[:, : self.players.action_dim], self.allowed(obs)
         return logits if allowed is None else logits - (1 - allowed) * FORBIDDEN
 
     def allowed(self, obs: Tensor) -> Tensor | None:
@@ -339,7 +397,7 @@ class Maddpg:
 
     @torch.no_grad()
     def logits(self, obs: Tensor) -> Tensor:
-        """Returns the policies' logits `[B, U]` for observations `[B, O]`."""
+        """Returns the policies' logits `[B, U]` for observations `[B, O]`; ValueError if they are recurrent."""
         return self.policy_logits(self.policies.online, obs)
 
     def policy_weights(self) -> npt.NDArray[np.float32]:
@@ -370,6 +428,10 @@ class Maddpg:
         inputs = groups.policy_inputs(self.critic_inputs(critic_input))
         values = groups.policy_values([q(x) for q, x in zip(self._policy_critics, inputs, strict=True)])
         return values[: len(self.players.agents)]
+
+
+def _recurrent(policies: Sequence[GroupedNetworks]) -> list[GroupedGru]:
+    return [policy for policy in policies if isinstance(policy, GroupedGru)]
 
 
 def _of_acting(action: Tensor, acting: Tensor | None) -> Tensor:

@@ -91,8 +91,28 @@ class GroupedLayer(nn.Module):
         return Layer(weight, biases[user if len(biases) > 1 else 0], norm, self.activation)
 
 
-class GroupedMlp(GroupedNetworks):
-    """G networks of equal sizes. Their parameters are stored layer by layer, as in checkpoints.
+class GroupedLayers(GroupedNetworks):
+    """G networks of equal sizes, each a chain of `GroupedLayer`. Their parameters are stored layer by layer."""
+
+    layers: nn.ModuleList
+
+    def views(self, rows: Tensor) -> list[Tensor]:
+        """Returns the views of `[G, P]` numbers, a row a network, that have the shapes of `parameters()`, in order."""
+        shapes = [parameter.shape[1:] for parameter in self.parameters()]
+        pieces = torch.split(rows, [shape.numel() for shape in shapes], 1)
+        return [piece.view(-1, *shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+    def first(self, count: int) -> GroupedNetworks:  # noqa: ARG002  (its parameters are placed afterwards)
+        """Returns a copy, which becomes the first networks when `views` of their rows become its parameters."""
+        return copy.deepcopy(self)
+
+    def of_user(self, network: int, user: int) -> list[Layer]:
+        """Returns the layers that one user of a network computes with, in numpy."""
+        return [layer.of_user(network, user) for layer in self.layers if isinstance(layer, GroupedLayer)]
+
+
+class GroupedMlp(GroupedLayers):
+    """G multi-layer perceptrons of equal sizes.
 
     Users of one network may have separate first biases (`network.tell_apart`), which is the same as a one-hot player
     number among the inputs.
@@ -124,20 +144,6 @@ class GroupedMlp(GroupedNetworks):
         for layer in self.layers:
             x, change = layer(x, change), None
         return x
-
-    def views(self, rows: Tensor) -> list[Tensor]:
-        """Returns the views of `[G, P]` numbers, a row a network, that have the shapes of `parameters()`, in order."""
-        shapes = [parameter.shape[1:] for parameter in self.parameters()]
-        pieces = torch.split(rows, [shape.numel() for shape in shapes], 1)
-        return [piece.view(-1, *shape) for piece, shape in zip(pieces, shapes, strict=True)]
-
-    def first(self, count: int) -> GroupedNetworks:  # noqa: ARG002  (its parameters are placed afterwards)
-        """Returns a copy, which becomes the first networks when `views` of their rows become its parameters."""
-        return copy.deepcopy(self)
-
-    def of_user(self, network: int, user: int) -> list[Layer]:
-        """Returns the layers that one user of a network computes with, in numpy."""
-        return [layer.of_user(network, user) for layer in self.layers if isinstance(layer, GroupedLayer)]
 
 
 def _numpy(tensor: Tensor) -> Floats:

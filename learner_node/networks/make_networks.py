@@ -14,7 +14,8 @@ from common.run.run import MLP, AlgorithmSpec, NetworkSpec
 from common.spec import PlayersSpec
 from learner_node.networks.critic_input import critic_input
 from learner_node.networks.grouped import GroupedNetworks
-from learner_node.networks.grouped_mlp import GroupedMlp
+from learner_node.networks.grouped_gru import GroupedGru, gru_shapes
+from learner_node.networks.grouped_mlp import GroupedLayer, GroupedMlp
 from learner_node.networks.groups import Group
 from learner_node.networks.network_set import NetworkSet
 from learner_node.networks.user_critics import UserCritics, flat_parameters, make_critic
@@ -36,7 +37,12 @@ def make_policies(
 ) -> NetworkSet:
     """Returns the policies of all players."""
     shapes = [layer_shapes(player, network) for player in players.agents]
-    make = partial(_mlps, network, shapes, layer_norm=network.policy_layer_norm, seed=(seed, 0), like=like)
+    make_module = GroupedGru if network.recurrent else GroupedMlp
+    if network.recurrent:
+        shapes = [gru_shapes(one) for one in shapes]
+    make = partial(
+        _layered, network, shapes, layer_norm=network.policy_layer_norm, seed=(seed, 0), like=like, make=make_module
+    )
     sides = [player.team for player in players.agents]
     return _make_set(groups, make, sides, algorithm, algorithm.policy_weight_decay)
 
@@ -55,14 +61,14 @@ def make_critics(
     make: _MakeGroup
     if network.critic == MLP:
         shapes = [list(pairwise((len(critic.input_columns), *network.critic_hidden, 1))) for critic in layout.critics]
-        make = partial(_mlps, network, shapes, layer_norm=network.critic_layer_norm, seed=(seed, 1), like=like)
+        make = partial(_layered, network, shapes, layer_norm=network.critic_layer_norm, seed=(seed, 1), like=like)
     else:
         make = partial(_user_critics, players, layout, network, seed=(seed, 1), like=like)
     sides = [players.agents[critic.player].team for critic in layout.critics]
     return _make_set(groups, make, sides, algorithm, algorithm.critic_weight_decay)
 
 
-def _mlps(
+def _layered(
     network: NetworkSpec,
     shapes: Sequence[Sequence[tuple[int, int]]],
     group: Group,
@@ -70,11 +76,12 @@ def _mlps(
     layer_norm: bool,
     seed: tuple[int, int],
     like: Tensor,
+    make: type[GroupedMlp | GroupedGru] = GroupedMlp,
 ) -> tuple[GroupedNetworks, list[Tensor]]:
-    """shapes: the layers of each user (policy or critic)."""
+    """shapes: the linear maps of each user (policy or critic)."""
     first_users = [users[0] for users in group.users]
     sets = len(group.users[0]) if network.tell_apart else 1
-    module = GroupedMlp(
+    module = make(
         len(group.networks),
         shapes[first_users[0]],
         sets,
@@ -82,7 +89,8 @@ def _mlps(
         activation=network.activation,
         layer_norm=layer_norm,
     )
-    drawn = [initial_weights(shapes[user], (*seed, user), sets, layer_norm=layer_norm) for user in first_users]
+    normalised = [layer.norm_gain is not None for layer in module.layers if isinstance(layer, GroupedLayer)]
+    drawn = [initial_weights(shapes[user], (*seed, user), sets, normalised=normalised) for user in first_users]
     return module, [torch.from_numpy(numbers).to(like) for numbers in drawn]
 
 

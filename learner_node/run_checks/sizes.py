@@ -127,7 +127,7 @@ def sizes_of(spec: RunSpec, agents: AgentsSpec) -> Sizes:
         + input_bytes
         + expanded * BYTES_PER_EXPANDED_PARAMETER
         + (policy + critic) * BYTES_PER_PARAMETER
-        + BATCH_COPIES * spec.replay.batch * record_bytes,
+        + BATCH_COPIES * spec.batch_rows * record_bytes,
         players=len(run_players.agents),
         history=history_of(spec.world),
     )
@@ -197,7 +197,7 @@ def _input_bytes(spec: RunSpec, layout: NetworkLayout) -> int:
         by_network[critic.network] = (*by_network.get(critic.network, ()), critic.input_columns)
     inputs = sum(len(columns) for users in set(by_network.values()) for columns in users)
     hidden = len(layout.critics) * sum(spec.network.critic_hidden)
-    return 4 * spec.replay.batch * (inputs + HIDDEN_COPIES * hidden)
+    return 4 * spec.batch_rows * (inputs + HIDDEN_COPIES * hidden)
 
 
 # ---- texts --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ _MIN_UNIFORM = 1e-30
 
 
 def initial_weights(
-    shapes: Sequence[tuple[int, int]], seed: Sequence[int], first_biases: int = 1, *, layer_norm: bool = False
+    shapes: Sequence[tuple[int, int]], seed: Sequence[int], first_biases: int = 1, *, normalised: Sequence[bool] = ()
 ) -> npt.NDArray[np.float32]:
     """Draws one network's weights and biases uniformly from -1 / sqrt(inputs) to 1 / sqrt(inputs), layer by layer.
 
@@ -21,14 +21,14 @@ def initial_weights(
     policies do not start at their bounds. numpy draws the numbers because its streams are the same on every device and
     in every version of torch.
 
-    shapes: inputs and outputs of each layer. first_biases: number of sets of biases of the first layer. layer_norm:
-    whether each hidden layer is followed by the gain 1 and the bias 0 of its normalisation.
+    shapes: inputs and outputs of each layer. first_biases: number of sets of biases of the first layer.
+    normalised: whether each layer is followed by the gain 1 and the bias 0 of its normalisation; empty: none is.
     """
     generator = np.random.default_rng(seed)
     sets = [first_biases, *[1] * (len(shapes) - 1)]
     pieces = [generator.uniform(-1.0, 1.0, (i + k) * o) / np.sqrt(i) for (i, o), k in zip(shapes, sets, strict=True)]
-    if layer_norm:
-        for i, (_, units) in enumerate(shapes[:-1]):
+    for i, ((_, units), is_normalised) in enumerate(zip(shapes, normalised, strict=False)):
+        if is_normalised:
             pieces[i] = np.concatenate([pieces[i], np.ones(units), np.zeros(units)])
     return np.concatenate(pieces).astype(np.float32)
 

@@ -175,13 +175,13 @@ def test_flat_weights_are_agent_by_agent_layer_by_layer_weight_then_bias():
     flat = np.arange(30, dtype=np.float32)
     assert [layer_shapes(agent, network) for agent in joint.agents] == [[(3, 2), (2, 2)], [(1, 2), (2, 4)]]
     first, second = unflatten(flat, joint, network)
-    assert first[0].weight.tolist() == [[0, 1], [2, 3], [4, 5]]
-    assert first[0].bias.tolist() == [6, 7]
-    assert first[1].weight.tolist() == [[8, 9], [10, 11]]
-    assert first[1].bias.tolist() == [12, 13]
-    assert second[0].weight.tolist() == [[14, 15]]
-    assert second[1].bias.tolist() == [26, 27, 28, 29]
-    assert np.shares_memory(first[0].weight, flat), "views, not copies"
+    assert first.first.weight.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert first.first.bias.tolist() == [6, 7]
+    assert first.last.weight.tolist() == [[8, 9], [10, 11]]
+    assert first.last.bias.tolist() == [12, 13]
+    assert second.first.weight.tolist() == [[14, 15]]
+    assert second.last.bias.tolist() == [26, 27, 28, 29]
+    assert np.shares_memory(first.first.weight, flat), "views, not copies"
 
 
 def test_with_layer_norm_a_hidden_layer_is_weight_bias_gain_and_bias_of_the_norm():
@@ -195,7 +195,8 @@ def test_with_layer_norm_a_hidden_layer_is_weight_bias_gain_and_bias_of_the_norm
         ("1/weight", (2, 2)),
         ("1/bias", (2,)),
     ]
-    ((hidden, last),) = unflatten(np.arange(18, dtype=np.float32), joint, network)
+    (((hidden,), gru, last),) = unflatten(np.arange(18, dtype=np.float32), joint, network)
+    assert gru is None
     assert hidden.weight.tolist() == [[0, 1], [2, 3], [4, 5]]
     assert hidden.bias.tolist() == [6, 7]
     assert (hidden.norm.gain.tolist(), hidden.norm.bias.tolist()) == ([8, 9], [10, 11])

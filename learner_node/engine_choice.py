@@ -106,5 +106,10 @@ def expanded_parameters(players: PlayersSpec, network: NetworkSpec, layout: Netw
 
 def _critic_parameters(inputs: int, network: NetworkSpec) -> int:
     """Returns the number of parameters of a critic."""
-    norms = 2 * sum(network.critic_hidden) if network.critic_layer_norm else 0
-    return norms + sum((i + 1) * o for i, o in pairwise((inputs, *network.critic_hidden, 1)))
+    *hidden, last = pairwise((inputs, *network.critic_hidden, 1))
+    count = last[0] + 1
+    if network.recurrent:
+        i, units = hidden.pop()
+        count += 3 * units * (i + 1 + units + 1)
+    norms = 2 * sum(o for _, o in hidden) if network.critic_layer_norm else 0
+    return count + norms + sum((i + 1) * o for i, o in hidden)

@@ -71,8 +71,8 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Normalise each hidden layer of a critic before its activation, with a learnt gain and bias for each unit (Ba et
     al. 2016)."""
     recurrent: Literal["gru"] | None = None
-    """Memory of policies within an episode: none, or gru, where a gated recurrent unit takes the place of the last
-    hidden layer of each policy (Cho et al. 2014). The learner then trains on sequences (replay.sequence_steps)."""
+    """Memory of policies and critics within an episode: none, or gru, where a gated recurrent unit is the last hidden
+    layer of each (Cho et al. 2014). The learner then trains on sequences (replay.sequence_steps)."""
     share_policies: bool = True
     """Let neighbouring agents of one role (agent_0, agent_1, ...) share one policy."""
     share_critics: bool = True
@@ -326,7 +326,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             _check_import_path("network.critic", self.network.critic, MLP, "my_module:MyCritic")
         _check_sampler(self.replay)
         if self.network.recurrent:
-            _check_sequences(self.replay, self.algorithm)
+            _check_sequences(self.replay, self.algorithm, self.network)
         if self.replay.min_size > self.replay.capacity:
             raise ValueError(
                 f"replay.min_size = {self.replay.min_size}: more than replay.capacity = {self.replay.capacity}"
@@ -375,7 +375,7 @@ def _check_sampler(replay: ReplaySpec) -> None:
         )
 
 
-def _check_sequences(replay: ReplaySpec, algorithm: AlgorithmSpec) -> None:
+def _check_sequences(replay: ReplaySpec, algorithm: AlgorithmSpec, network: NetworkSpec) -> None:
     """Raises ValueError for settings that exclude sequences, which recurrent policies learn from."""
     steps = replay.sequence_steps
     if replay.batch % steps:
@@ -398,6 +398,11 @@ def _check_sequences(replay: ReplaySpec, algorithm: AlgorithmSpec) -> None:
         raise ValueError(
             f"algorithm.name = {shorten(repr(algorithm.name))}: a class of your own cannot learn recurrent policies;"
             " name an algorithm of Shoal, or set network.recurrent=none"
+        )
+    if network.critic != MLP:
+        raise ValueError(
+            f"network.critic = {shorten(repr(network.critic))}: recurrent policies need critics of Shoal, which are"
+            f" recurrent too; set network.critic={MLP}, or network.recurrent=none"
         )
 
 

@@ -38,11 +38,11 @@ from common.run.run import MLP, AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
 from learner_node.algorithms.actions import Actions
 from learner_node.networks.grouped import GroupedNetworks
-from learner_node.networks.grouped_gru import GroupedGru
+from learner_node.networks.grouped_gru import Memories, unrolled
 from learner_node.networks.groups import CriticGroups, PolicyGroups, position_of
 from learner_node.networks.make_networks import make_critics, make_policies
 from learner_node.normalisation import Normaliser
-from learner_node.update.batches import LossBatch, RowWeights, Sequences
+from learner_node.update.batches import LossBatch, RowWeights
 from learner_node.update.draws import gumbel_noise
 from learner_node.update.layout import NetworkLayout, network_layout
 from learner_node.update.network_state import NetworkState
@@ -112,12 +112,14 @@ class Maddpg:
         signals = self.mixer.signals(batch)
         row_weights = self.mixer.row_weights(batch, signals)
         target_q = self.td_target(batch, signals, row_weights)  # [N, B]
-        inputs = self.critic_inputs(batch.obs_action)
+        memories = [one.before for one in self._memories(self.critics.online, self._critic_groups, batch)]
+        inputs = self.critic_inputs(batch.obs_action, memories)
         td_error = self.q(self.critics.online, inputs) - target_q.index_select(0, self._critic_players)  # [C, B]
         squared_norms = self.critics.descend(self.critic_loss(td_error, batch, row_weights))
         policy = None
         if update_policies:
-            policy = self.update_policies(batch, inputs, row_weights)
+            # No gradient of the policy loss flows into the memories of critics.
+            policy = self.update_policies(batch, [rows.detach() for rows in inputs], row_weights)
             self.soft_update(self.algorithm.target_rate)
         return UpdateStats(
             self.layout,
@@ -173,7 +175,8 @@ class Maddpg:
         next_action = _of_acting(next_action, row_weights.next_acting)
         next_state = [] if batch.next_state is None else [batch.next_state]
         next_input = torch.cat([batch.next_obs, next_action, *next_state], 1)
-        return self.min_q(self.q(self.critics.target, self.critic_inputs(next_input)))
+        memories = [one.after for one in self._memories(self.critics.target, self._critic_groups, batch)]
+        return self.min_q(self.q(self.critics.target, self.critic_inputs(next_input, memories)))
 
     def critic_loss(self, td_error: Tensor, batch: LossBatch, row_weights: RowWeights) -> Tensor:
         """Returns `E[(Q_i(x, a_1 .. a_N) - y_i)^2]`, summed over the critics (Lowe et al. 2017, equation 6).
@@ -227,7 +230,8 @@ class Maddpg:
             # Departure, a setting: the other players act by their current policies (FACMAC, Peng et al. 2021).
             current = _of_acting(current, row_weights.acting)
             action = current.detach()
-            inputs = self.critic_inputs(torch.cat([obs, action, state], 1))
+            memories = [rows[..., -self.network.critic_hidden[-1] :] for rows in inputs] if batch.sequences else []
+            inputs = self.critic_inputs(torch.cat([obs, action, state], 1), memories)
         # Each Q_i sees the current action of player i, and the actions of all others in `action`.
         return self.q_of_player_actions(inputs, current - action)
 
@@ -260,46 +264,42 @@ class Maddpg:
 
     def current_outputs(self, policies: Sequence[GroupedNetworks], batch: LossBatch) -> Tensor:
         """Returns the outputs of all policies `[B, U + L]` for the observations of a batch."""
-        if batch.sequences is None:
-            return self.policy_outputs(policies, batch.obs_action[:, : self.players.obs_dim])
-        memories = self._unroll(policies, batch, batch.sequences)
-        outputs = [policy.outputs(memory) for policy, memory in zip(_recurrent(policies), memories, strict=True)]
-        return self._policy_groups.joint_outputs(outputs)
+        memories = self._memories(policies, self._policy_groups, batch)
+        return self._policy_outputs(policies, batch.obs_action, [one.before for one in memories])
 
     def next_outputs(self, policies: Sequence[GroupedNetworks], batch: LossBatch) -> Tensor:
         """Returns the outputs of all policies `[B, U + L]` for the next observations of a batch."""
-        if batch.sequences is None:
-            return self.policy_outputs(policies, batch.next_obs)
-        memories = self._unroll(policies, batch, batch.sequences)
-        by_group = zip(_recurrent(policies), self._policy_groups.inputs(batch.next_obs), memories, strict=True)
-        outputs = [policy.outputs(policy.step(rows, memory)) for policy, rows, memory in by_group]
-        return self._policy_groups.joint_outputs(outputs)
-
-    def _unroll(self, policies: Sequence[GroupedNetworks], batch: LossBatch, sequences: Sequences) -> list[Tensor]:
-        """Returns the memories of recurrent policies after each row, group by group `[G, B * K, units]`.
-
-        The memory is zero at the start of the burn-in, whose steps have no gradient (Kapturowski et al. 2019, R2D2,
-        section 3). Departure: the replay stores no memories, which would be those of older weights.
-        """
-        groups = self._policy_groups
-        steps, burn_in = groups.inputs(batch.obs_action[:, : self.players.obs_dim]), None
-        if len(sequences.burn_in_obs):
-            burn_in = groups.inputs(sequences.burn_in_obs)
-        memories: list[Tensor] = []
-        for i, policy in enumerate(_recurrent(policies)):
-            users = len(groups.groups[i].users[0])
-            memory = steps[i].new_zeros(len(steps[i]), sequences.count * users, policy.units)
-            if burn_in is not None:
-                with torch.no_grad():
-                    rows = policy.unroll(burn_in[i], memory, users, sequences.burn_in_valid)
-                    memory = rows.view(len(rows), sequences.count, -1, users, policy.units)[:, :, -1].flatten(1, 2)
-            memories.append(policy.unroll(steps[i], memory, users))
-        return memories
+        memories = self._memories(policies, self._policy_groups, batch)
+        return self._policy_outputs(policies, batch.next_obs, [one.after for one in memories])
 
     def policy_outputs(self, policies: Sequence[GroupedNetworks], obs: Tensor) -> Tensor:
-        """Returns the outputs of all policies `[B, U + L]`: logits, then those of stochastic players' Gaussians."""
-        outputs = [policy(rows) for policy, rows in zip(policies, self._policy_groups.inputs(obs), strict=True)]
+        """Returns the outputs of all policies `[B, U + L]`: logits, then those of stochastic players' Gaussians.
+
+        ValueError if the policies are recurrent.
+        """
+        if self.network.recurrent:
+            raise ValueError("the outputs of recurrent policies depend on earlier steps: use current_outputs")
+        return self._policy_outputs(policies, obs, [])
+
+    def _policy_outputs(self, policies: Sequence[GroupedNetworks], obs: Tensor, memories: Sequence[Tensor]) -> Tensor:
+        """memories: of recurrent policies before the step, group by group `[G, B * K, units]`; else empty."""
+        rows = _with_memories(self._policy_groups.inputs(obs), memories)
+        outputs = [policy(x) for policy, x in zip(policies, rows, strict=True)]
         return self._policy_groups.joint_outputs(outputs)
+
+    def _memories(
+        self, networks: Sequence[GroupedNetworks], groups: PolicyGroups | CriticGroups, batch: LossBatch
+    ) -> list[Memories]:
+        """Returns the memories of recurrent networks before and after each row, group by group; else nothing."""
+        sequences = batch.sequences
+        if sequences is None:
+            return []
+        inputs = groups.inputs(batch.obs_action)
+        burn_in = groups.inputs(sequences.burn_in) if len(sequences.burn_in) else [rows[:, :0] for rows in inputs]
+        return [
+            unrolled(network, steps, earlier, len(group.users[0]), sequences.burn_in_valid)
+            for network, steps, earlier, group in zip(networks, inputs, burn_in, groups.groups, strict=True)
+        ]
 
     def lower_forbidden(self, outputs: Tensor, obs: Tensor) -> Tensor:
         """Returns the logits `[B, U]` of outputs `[B, U + L]`; those of choices that action masks forbid are lowered.
@@ -317,9 +317,12 @@ class Maddpg:
         allowed = obs.new_ones(len(obs), self.agents.action_dim)
         return allowed.index_copy_(1, action_columns, obs.index_select(1, obs_columns))
 
-    def critic_inputs(self, critic_input: Tensor) -> list[Tensor]:
-        """Returns what the critics of each group read of observations, actions and states side by side `[B, O+U+S]`."""
-        return self._critic_groups.inputs(critic_input)
+    def critic_inputs(self, critic_input: Tensor, memories: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Returns what the critics of each group read of observations, actions and states side by side `[B, O+U+S]`.
+
+        memories: of recurrent critics before the step, group by group `[G, B * K, units]`.
+        """
+        return _with_memories(self._critic_groups.inputs(critic_input), memories)
 
     def q(self, critics: Sequence[GroupedNetworks], inputs: Sequence[Tensor]) -> Tensor:
         """Returns `Q_i(x, a_1 .. a_N)` of all critics `[C, B]`; inputs: what they read, group by group."""
@@ -415,6 +418,8 @@ class Maddpg:
 
         Inputs and output are normalised, if the run normalises.
         """
+        if self.network.recurrent:
+            return []
         group, network, user = position_of(self._critic_groups.groups, self._critic_groups.computed[critic])
         return self.critics.online[group].of_user(network, user)
 
@@ -430,8 +435,9 @@ class Maddpg:
         return values[: len(self.players.agents)]
 
 
-def _recurrent(policies: Sequence[GroupedNetworks]) -> list[GroupedGru]:
-    return [policy for policy in policies if isinstance(policy, GroupedGru)]
+def _with_memories(inputs: list[Tensor], memories: Sequence[Tensor]) -> list[Tensor]:
+    """Returns the inputs of each group, followed by the memories of recurrent networks, if there are any."""
+    return [torch.cat(pair, 2) for pair in zip(inputs, memories, strict=True)] if memories else inputs
 
 
 def _of_acting(action: Tensor, acting: Tensor | None) -> Tensor:

@@ -37,12 +37,7 @@ def make_policies(
 ) -> NetworkSet:
     """Returns the policies of all players."""
     shapes = [layer_shapes(player, network) for player in players.agents]
-    make_module = GroupedGru if network.recurrent else GroupedMlp
-    if network.recurrent:
-        shapes = [gru_shapes(one) for one in shapes]
-    make = partial(
-        _layered, network, shapes, layer_norm=network.policy_layer_norm, seed=(seed, 0), like=like, make=make_module
-    )
+    make = partial(_layered, network, shapes, layer_norm=network.policy_layer_norm, seed=(seed, 0), like=like)
     sides = [player.team for player in players.agents]
     return _make_set(groups, make, sides, algorithm, algorithm.policy_weight_decay)
 
@@ -76,21 +71,22 @@ def _layered(
     layer_norm: bool,
     seed: tuple[int, int],
     like: Tensor,
-    make: type[GroupedMlp | GroupedGru] = GroupedMlp,
 ) -> tuple[GroupedNetworks, list[Tensor]]:
-    """shapes: the linear maps of each user (policy or critic)."""
+    """shapes: the layers of each user (policy or critic)."""
+    make = GroupedGru if network.recurrent else GroupedMlp
+    maps = [gru_shapes(one) if network.recurrent else one for one in shapes]
     first_users = [users[0] for users in group.users]
     sets = len(group.users[0]) if network.tell_apart else 1
     module = make(
         len(group.networks),
-        shapes[first_users[0]],
+        maps[first_users[0]],
         sets,
         like,
         activation=network.activation,
         layer_norm=layer_norm,
     )
     normalised = [layer.norm_gain is not None for layer in module.layers if isinstance(layer, GroupedLayer)]
-    drawn = [initial_weights(shapes[user], (*seed, user), sets, normalised=normalised) for user in first_users]
+    drawn = [initial_weights(maps[user], (*seed, user), sets, normalised=normalised) for user in first_users]
     return module, [torch.from_numpy(numbers).to(like) for numbers in drawn]
 
 

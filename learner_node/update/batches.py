@@ -12,23 +12,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sequences:
-    """The order in time of a batch's rows, and the steps before them, for recurrent policies.
+    """The order in time of a batch's rows, and the steps before them, for recurrent networks.
 
     The rows of the batch are S sequences of T = B / S steps. A sequence belongs to one episode. Where the episode ends
     within it, the rest of its rows are padding, in which no agent is present.
     """
 
-    burn_in_obs: Tensor
-    """Joint observations of the k steps before each sequence `[S * k, O]`; k may be 0."""
+    burn_in: Tensor
+    """`LossBatch.obs_action` of the k steps before each sequence `[S * k, O+U+S]`; k may be 0."""
     burn_in_valid: Tensor
     """0 for steps before the start of the episode, else 1 `[S, k]`."""
     continues: Tensor
     """Whether the next row is the next step of the same sequence `[B]`."""
-
-    @property
-    def count(self) -> int:
-        """Number of sequences S."""
-        return len(self.burn_in_valid)
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,6 @@ class LossBatch:
         def trained(rows: Tensor) -> Tensor:
             return by_sequence(rows)[:, burn_in:].flatten(0, 1)
 
-        obs_dim = self.next_obs.shape[1]
         valid = by_sequence(self.present).amax(2)
         continues = valid[:, burn_in:].roll(-1, 1)
         continues[:, -1] = 0.0
@@ -78,7 +72,7 @@ class LossBatch:
             present=trained(self.present),
             next_state=None if self.next_state is None else trained(self.next_state),
             sequences=Sequences(
-                by_sequence(self.obs_action[:, :obs_dim])[:, :burn_in].flatten(0, 1),
+                by_sequence(self.obs_action)[:, :burn_in].flatten(0, 1),
                 valid[:, :burn_in],
                 continues.flatten() > 0,
             ),

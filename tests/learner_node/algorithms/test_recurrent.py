@@ -19,7 +19,9 @@ from learner_node.update.batches import LossBatch
 from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
 
 DOUBLE = torch.zeros((), dtype=torch.float64)
-NETWORK = NetworkSpec(policy_hidden=(6, 5), critic_hidden=(8,), recurrent="gru", share_policies=False)
+NETWORK = NetworkSpec(
+    policy_hidden=(6, 5), critic_hidden=(7, 4), recurrent="gru", share_policies=False, share_critics=False
+)
 BURN_IN, STEPS = 3, 4
 BEFORE = (0, 2, 3, 3)
 """Steps of burn-in that each sequence has, of BURN_IN."""
@@ -44,85 +46,151 @@ def engine_of(joint: AgentsSpec, network: NetworkSpec = NETWORK, name: str = "ma
     return make(joint, network, algorithm, 3, DOUBLE, n_step=n_step)
 
 
-class LiteralPolicy:
-    """One player's policy with torch's own GRU cell, one step of one sequence at a time."""
+class LiteralNetwork:
+    """One network with torch's own GRU cell, one step of one sequence at a time."""
 
-    def __init__(self, engine: Maddpg, network: Tensor) -> None:
-        weights, shapes = [], ((3, 6), (1, 6), (6, 15), (1, 15), (5, 15), (1, 15), (5, 1), (1, 1))
-        for rows, columns in shapes:
-            taken, network = network[: rows * columns], network[rows * columns :]
-            weights.append(taken.view(rows, columns))
-        assert not len(network)
-        self.weight, self.bias, w, b, v, c, self.last, self.last_bias = weights
-        self.cell = nn.GRUCell(6, 5, dtype=torch.float64)
+    def __init__(self, flat: Tensor, inputs: int, hidden: int, units: int) -> None:
+        weights, gates = [], 3 * units
+        for shape in (
+            (inputs, hidden),
+            (1, hidden),
+            (hidden, gates),
+            (1, gates),
+            (units, gates),
+            (1, gates),
+            (units, 1),
+        ):
+            taken, flat = flat[: shape[0] * shape[1]], flat[shape[0] * shape[1] :]
+            weights.append(taken.view(shape))
+        (self.last_bias,) = flat
+        self.weight, self.bias, w, b, v, c, self.last = weights
+        self.cell, self.units = nn.GRUCell(hidden, units, dtype=torch.float64), units
         for name, value in (("weight_ih", w.t()), ("weight_hh", v.t()), ("bias_ih", b[0]), ("bias_hh", c[0])):
             getattr(self.cell, name).data = value.clone()
 
-    def step(self, obs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the logit and the new memory for one observation `[3]`."""
-        x = torch.relu(obs[None] @ self.weight + self.bias)
-        memory = self.cell(x, memory)
-        return (memory @ self.last + self.last_bias)[0], memory
+    def step(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the output and the new memory for one input `[inputs]`."""
+        memory = self.cell(torch.relu(x[None] @ self.weight + self.bias), memory)
+        return (memory @ self.last + self.last_bias)[0, 0], memory
 
+    def play(self, x: Tensor, next_x: Tensor | None = None) -> Tensor:
+        """Returns the outputs for inputs `[rows, inputs]` of padded sequences, in the rows that are learnt from.
 
-def literal(engine: Maddpg, networks: list[Tensor], batch: LossBatch) -> tuple[list[LiteralPolicy], Tensor, Tensor]:
-    """Returns the policies, and the logits for the observations and the next observations of all trained steps."""
-    players = [LiteralPolicy(engine, flat) for flat in networks]
-    logits = torch.zeros(len(LENGTHS), STEPS, 2, dtype=torch.float64)
-    next_logits = torch.zeros_like(logits)
-    obs = batch.obs_action[:, :6].view(len(LENGTHS), BURN_IN + STEPS, 2, 3)
-    next_obs = batch.next_obs.view(obs.shape)
-    for s, (before, length) in enumerate(zip(BEFORE, LENGTHS, strict=True)):
-        for i, player in enumerate(players):
-            memory = torch.zeros(1, 5, dtype=torch.float64)
+        next_x: inputs of a step after each row, whose outputs are returned instead.
+        """
+        outputs = torch.zeros(len(LENGTHS), STEPS, dtype=torch.float64)
+        for s, (before, length) in enumerate(zip(BEFORE, LENGTHS, strict=True)):
+            first = s * (BURN_IN + STEPS) + BURN_IN
+            memory = torch.zeros(1, self.units, dtype=torch.float64)
             with torch.no_grad():
-                for t in range(BURN_IN - before, BURN_IN):
-                    _, memory = player.step(obs[s, t, i], memory)
+                for row in range(first - before, first):
+                    _, memory = self.step(x[row], memory)
             for t in range(length):
-                logits[s, t, i], memory = player.step(obs[s, BURN_IN + t, i], memory)
-                next_logits[s, t, i], _ = player.step(next_obs[s, BURN_IN + t, i], memory)
-    return players, logits.flatten(0, 1), next_logits.flatten(0, 1)
+                outputs[s, t], memory = self.step(x[first + t], memory)
+                if next_x is not None:
+                    outputs[s, t], _ = self.step(next_x[first + t], memory)
+        return outputs.flatten()
+
+    def play_changed(self, x: Tensor, changed: Tensor) -> Tensor:
+        """Returns the outputs for changed inputs, each after a memory of the inputs that were not changed."""
+        outputs = torch.zeros(len(LENGTHS), STEPS, dtype=torch.float64)
+        for s, (before, length) in enumerate(zip(BEFORE, LENGTHS, strict=True)):
+            first = s * (BURN_IN + STEPS) + BURN_IN
+            memory = torch.zeros(1, self.units, dtype=torch.float64)
+            for row in range(first - before, first + length):
+                if row >= first:
+                    outputs[s, row - first], _ = self.step(changed[row], memory)
+                _, memory = self.step(x[row], memory)
+        return outputs.flatten()
+
+
+def literal_policies(parameters: list[Tensor]) -> list[LiteralNetwork]:
+    return [LiteralNetwork(flat, 3, 6, 5) for flat in parameters]
+
+
+def literal_critics(parameters: list[Tensor]) -> list[LiteralNetwork]:
+    return [LiteralNetwork(flat, 8, 7, 4) for flat in parameters]
+
+
+def in_rows(outputs: Tensor) -> Tensor:
+    """Returns outputs of the trained steps as numbers of all rows; zeros in the burn-in."""
+    rows = torch.zeros(len(LENGTHS), BURN_IN + STEPS, dtype=torch.float64)
+    rows[:, BURN_IN:] = outputs.view(len(LENGTHS), STEPS)
+    return rows.flatten()
 
 
 def is_trained() -> Tensor:
     return torch.tensor([[t < length for t in range(STEPS)] for length in LENGTHS]).flatten()
 
 
+def critic_columns(engine: Maddpg, i: int) -> list[int]:
+    return list(engine.layout.critics[i].input_columns)
+
+
 def test_outputs_of_sequences_are_those_of_a_loop_over_their_steps() -> None:
     engine, batch = engine_of(TEAM), padded_batch(TEAM)
-    _, logits, next_logits = literal(engine, engine.policies.parameters, batch)
     sequences, rows = batch.as_sequences(BURN_IN, STEPS), is_trained()
-    for found, expected in (
-        (engine.current_outputs(engine.policies.online, sequences), logits),
-        (engine.next_outputs(engine.policies.online, sequences), next_logits),
-    ):
-        torch.testing.assert_close(found[rows], expected[rows], rtol=1e-12, atol=1e-12)
+    now = engine.current_outputs(engine.policies.online, sequences)
+    after = engine.next_outputs(engine.policies.online, sequences)
+    for i, player in enumerate(literal_policies(engine.policies.parameters)):
+        obs, next_obs = (x[:, 3 * i : 3 * i + 3] for x in (batch.obs_action, batch.next_obs))
+        torch.testing.assert_close(now[rows, i], player.play(obs)[rows], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(after[rows, i], player.play(obs, next_obs)[rows], rtol=1e-12, atol=1e-12)
+
+
+def cell_gradients(loss: Tensor, networks: list[LiteralNetwork]) -> list[list[Tensor]]:
+    """Returns the gradients of each network's input gates, their bias, recurrent gates and their bias, transposed."""
+    found = []
+    for one in networks:
+        parameters = [one.cell.weight_ih, one.cell.bias_ih, one.cell.weight_hh, one.cell.bias_hh]
+        w, b, v, c = torch.autograd.grad(loss, parameters, retain_graph=True)
+        found.append([w.t(), b[None], v.t(), c[None]])
+    return found
+
+
+def assert_same_gradients(loss: Tensor, module: nn.Module, expected: list[list[Tensor]]) -> None:
+    # Parameters 2 to 5 of a module with one hidden layer are the gates and their biases [G, ...].
+    found = torch.autograd.grad(loss, list(module.parameters())[2:6])
+    for i, gradients in enumerate(expected):
+        for ours, theirs in zip(found, gradients, strict=True):
+            torch.testing.assert_close(ours[i], theirs, rtol=1e-10, atol=1e-13)
 
 
 def test_the_policy_gradient_flows_through_the_sequence_and_not_into_the_burn_in() -> None:
     engine, batch = engine_of(TEAM), padded_batch(TEAM)
     sequences, rows = batch.as_sequences(BURN_IN, STEPS), is_trained()
     row_weights = engine.mixer.row_weights(sequences, engine.mixer.signals(sequences))
-    loss, _, _ = engine.policy_loss(sequences, engine.critic_inputs(sequences.obs_action), row_weights)
-    players, logits, _ = literal(engine, engine.policies.parameters, batch)
-    expected = engine.algorithm.action_regularisation * logits[rows].square().mean(0).sum()
-    for i in range(2):
-        actions = sequences.obs_action[:, 6:8].clone()
-        actions[:, i] = torch.tanh(logits[:, i])
-        q = engine.q(engine.critics.online, engine.critic_inputs(torch.cat([sequences.obs_action[:, :6], actions], 1)))
-        expected = expected - q[i][rows].mean()
+    memories = [one.before for one in engine._memories(engine.critics.online, engine._critic_groups, sequences)]
+    inputs = [x.detach() for x in engine.critic_inputs(sequences.obs_action, memories)]
+    loss, _, _ = engine.policy_loss(sequences, inputs, row_weights)
+    players, critics = literal_policies(engine.policies.parameters), literal_critics(engine.critics.parameters)
+    expected = torch.zeros((), dtype=torch.float64)
+    for i, (player, critic) in enumerate(zip(players, critics, strict=True)):
+        logits = player.play(batch.obs_action[:, 3 * i : 3 * i + 3])
+        changed = batch.obs_action.clone()
+        changed[:, 6 + i] = in_rows(torch.tanh(logits))
+        columns = critic_columns(engine, i)
+        q = critic.play_changed(batch.obs_action[:, columns], changed[:, columns])
+        penalty = engine.algorithm.action_regularisation * logits[rows].square().mean()
+        expected = expected + penalty - q[rows].mean()
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
-    # The networks' input gates, recurrent gates and their biases are parameters 2 to 5 of the module [G, ...].
-    found = torch.autograd.grad(loss, list(engine.policies.online[0].parameters())[2:6])
-    cells = [
-        torch.autograd.grad(
-            expected, [p.cell.weight_ih, p.cell.bias_ih, p.cell.weight_hh, p.cell.bias_hh], retain_graph=True
-        )
-        for p in players
-    ]
-    for i, (w, b, v, c) in enumerate(cells):
-        for ours, theirs in zip(found, (w.t(), b[None], v.t(), c[None]), strict=True):
-            torch.testing.assert_close(ours[i], theirs, rtol=1e-10, atol=1e-13)
+    assert_same_gradients(loss, engine.policies.online[0], cell_gradients(expected, players))
+
+
+def test_the_critics_loss_flows_through_the_sequence_too() -> None:
+    engine, batch = engine_of(TEAM), padded_batch(TEAM)
+    sequences, rows = batch.as_sequences(BURN_IN, STEPS), is_trained()
+    target = torch.linspace(-1.0, 1.0, len(rows), dtype=torch.float64)
+    memories = [one.before for one in engine._memories(engine.critics.online, engine._critic_groups, sequences)]
+    q = engine.q(engine.critics.online, engine.critic_inputs(sequences.obs_action, memories))
+    critics = literal_critics(engine.critics.parameters)
+    values = [critic.play(batch.obs_action[:, critic_columns(engine, i)]) for i, critic in enumerate(critics)]
+    for i, expected in enumerate(values):
+        torch.testing.assert_close(q[i][rows], expected[rows], rtol=1e-12, atol=1e-12)
+    loss = (q - target)[:, rows].square().sum()
+    literal = sum((value - target)[rows].square().sum() for value in values)
+    assert isinstance(literal, Tensor)
+    assert_same_gradients(loss, engine.critics.online[0], cell_gradients(literal, critics))
 
 
 @pytest.mark.parametrize("n_step", [1, 2, 3])
@@ -135,20 +203,27 @@ def test_targets_sum_rewards_up_to_the_end_of_a_sequence(n_step: int) -> None:
     signals = engine.mixer.signals(sequences)
     row_weights = engine.mixer.row_weights(sequences, signals)
     found = engine.td_target(sequences, signals, row_weights)
-    _, _, next_logits = literal(engine, engine.policies.parameters, batch)
-    rows = torch.cat([sequences.next_obs, torch.tanh(next_logits) * (discount > 0)], 1)
-    next_q = engine.q(engine.critics.target, engine.critic_inputs(rows))
+    policies, critics = literal_policies(engine.policies.parameters), literal_critics(engine.critics.parameters)
+    next_actions = torch.stack(
+        [
+            in_rows(torch.tanh(player.play(batch.obs_action[:, obs], batch.next_obs[:, obs])) * (discount[:, i] > 0))
+            for i, (player, obs) in enumerate(zip(policies, (slice(0, 3), slice(3, 6)), strict=True))
+        ],
+        1,
+    )
+    next_rows = torch.cat([batch.next_obs, next_actions], 1)
     gamma = engine.algorithm.discount
-    for s, length in enumerate(LENGTHS):
-        for t in range(length):
-            for i in range(2):
+    for i, critic in enumerate(critics):
+        columns = critic_columns(engine, i)
+        next_q = critic.play(batch.obs_action[:, columns], next_rows[:, columns]).tolist()
+        for s, length in enumerate(LENGTHS):
+            for t in range(length):
                 target, factor = 0.0, 1.0
                 steps = range(t, min(t + n_step, length))
-                for k in steps:
-                    row = s * STEPS + k
+                for row in (s * STEPS + k for k in steps):
                     target += factor * float(sequences.reward[row, i])
                     factor *= gamma * float(discount[row, i])
-                target += factor * float(next_q.detach()[i, s * STEPS + steps[-1]])
+                target += factor * next_q[s * STEPS + steps[-1]]
                 assert float(found[i, s * STEPS + t]) == pytest.approx(target, rel=1e-10), (s, t, i)
 
 

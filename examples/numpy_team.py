@@ -1,6 +1,6 @@
 """Plays a trained team in mpe2 with numpy and safetensors, without Shoal: python examples/numpy_team.py runs/spread.
 
-Supports the default head `box` and no stacked history; docs/export.md describes the others.
+Supports the default head `box`, no stacked history and no recurrent policies; docs/export.md describes the others.
 """
 
 import json

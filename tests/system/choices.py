@@ -146,6 +146,21 @@ ROWS = {
             *NORMALISED,
         ),
     ),
+    "recurrent": Row(
+        "simple_tag",
+        (
+            "network.recurrent=gru",
+            "replay.sequence_steps=8",
+            "replay.burn_in=4",
+            "replay.n_step=2",
+            "algorithm.teammates=current",
+            *NORMALISED,
+        ),
+    ),
+    "recurrent masac against joint, discrete": Row(
+        "simple_tag",
+        (DISCRETE, "network.recurrent=gru", "replay.burn_in=0", "algorithm.name='adversary=joint,agent=masac'"),
+    ),
     **{name: Row("simple_spread", (f"network.activation={name}",)) for name in ("leaky_relu", "elu", "gelu", "silu")},
     "off the ratio, discrete, a ladder": Row(
         "simple_speaker_listener",

@@ -201,6 +201,9 @@ def _measure_networks(
     if loaded is None:
         skipped["values"] = "there is no checkpoint with critics"
         return [], networks, inputs
+    if run.spec.network.recurrent:
+        skipped["values"] = skipped["critics' layers"] = "critics with network.recurrent are not inspected"
+        return [], networks, inputs
     if run.spec.network.critic != MLP:
         skipped["critics' layers"] = f"network.critic = {run.spec.network.critic!r} is not inspected, only its values"
     networks += loaded.critic_activity(played.obs, played.action, played.present, played.state)

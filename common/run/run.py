@@ -319,8 +319,8 @@ class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Number of episodes of an evaluation; auto plays 100 in a world of Shoal's own, and elsewhere as many as fit
     into the time, from 1 to 20."""
     share_of_time: PositiveFraction = 0.05
-    """Largest fraction of the training time that evaluations take; evaluations that would exceed it are left out. 1
-    leaves none out."""
+    """Part of the training time that evaluations may take [fraction]; those that would exceed it are left out. 1 leaves
+    none out."""
 
 
 class LoggingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -43,8 +43,8 @@ def _scale_line(scale: SideScale) -> str:
     of = f"{scale.side} against the {scale.opponents} team" if scale.side else "scale"
     teams = ", ".join(f"{one.name} {one.return_mean:.2f}" for one in scale.references)
     # In a world with several sides, the lines above have the return against the team's own other sides.
-    own = f", this team {scale.return_mean:.2f}" if scale.side else ""
-    return f"{of}: {teams}{own}; {standing(scale)}"
+    team = f", this team {scale.return_mean:.2f}" if scale.side else ""
+    return f"{of}: {teams}{team}; {standing(scale)}"
 
 
 def standing(scale: SideScale) -> str:

@@ -85,6 +85,8 @@ class ScenarioSection(NamedTuple):
     scenario: str
     groups: tuple[RunGroup, ...]
     results: tuple[GroupResult, ...]
+    has_result: bool
+    """Whether there is more to show than the live status of a run that is not evaluated yet."""
     comparison: tuple[ScaleRow, ...]
     """The results of several groups on one scale; empty if there is only one group."""
     comparison_text: str
@@ -205,6 +207,7 @@ def _section(
         scenario=scenario,
         groups=tuple(groups),
         results=results,
+        has_result=live is None or any(result.runs for result in results),
         comparison=tuple(on_one_scale(estimates)),
         comparison_text="" if any(result.sides for result in results) else comparison_text(estimates),
         scales=_scales(results[0]) if len(results) == 1 else (),

@@ -109,8 +109,18 @@ class GroupedLayer(nn.Module):
         return Layer(weight, biases[user if len(biases) > 1 else 0], norm, self.activation)
 
 
-class GroupedMlp(GroupedNetworks):
-    """G networks of equal sizes. Their parameters are stored layer by layer, as in checkpoints.
+class GroupedLayers(GroupedNetworks):
+    """G networks of equal sizes, each a chain of `GroupedLayer`. Their parameters are stored layer by layer."""
+
+    layers: nn.ModuleList
+
+    def of_user(self, network: int, user: int) -> list[Layer]:
+        """Returns the layers that one user of a network computes with, in numpy."""
+        return [layer.of_user(network, user) for layer in self.layers if isinstance(layer, GroupedLayer)]
+
+
+class GroupedMlp(GroupedLayers):
+    """G multi-layer perceptrons of equal sizes.
 
     Users of one network may have separate first biases (`network.tell_apart`), which is the same as a one-hot player
     number among the inputs.
@@ -142,10 +152,6 @@ class GroupedMlp(GroupedNetworks):
         for layer in self.layers:
             x, change = layer(x, change), None
         return x
-
-    def of_user(self, network: int, user: int) -> list[Layer]:
-        """Returns the layers that one user of a network computes with, in numpy."""
-        return [layer.of_user(network, user) for layer in self.layers if isinstance(layer, GroupedLayer)]
 
 
 def _numpy(tensor: Tensor) -> Floats:

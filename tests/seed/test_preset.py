@@ -95,6 +95,7 @@ WITHOUT_EFFECT = {
     "network.sides": "the world's",
     "network.share": "nothing is shared",
     "network.tell_apart": "nothing is shared",
+    "network.recurrent": "none",
     "algorithm.learning_rate_decay": "rates stay",
     "algorithm.side_learning_rates": "empty",
     "algorithm.policy_every": "1 under maddpg",
@@ -115,6 +116,8 @@ WITHOUT_EFFECT = {
     "replay.error_buffer": "chosen by what is in use",
     "replay.limit": "who waits, not how often",
     "replay.importance_exponent": "for prioritised sampling",
+    "replay.sequence_steps": "for recurrent policies",
+    "replay.burn_in": "for recurrent policies",
     "budget.seconds": "steps end it",
 }
 

@@ -158,6 +158,21 @@ ROWS = {
             *NORMALISED,
         ),
     ),
+    "recurrent": Row(
+        "simple_tag",
+        (
+            "network.recurrent=gru",
+            "replay.sequence_steps=8",
+            "replay.burn_in=4",
+            "replay.n_step=2",
+            "algorithm.teammates=current",
+            *NORMALISED,
+        ),
+    ),
+    "recurrent masac against joint, discrete": Row(
+        "simple_tag",
+        (DISCRETE, "network.recurrent=gru", "replay.burn_in=0", "algorithm.name='adversary=joint,agent=masac'"),
+    ),
     "set critics": Row(
         "simple_tag",
         ("network.critic=set", "network.critic_layer_norm=true", "replay.n_step=2", *NORMALISED),

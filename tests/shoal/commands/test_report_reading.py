@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from common.run.directory import RunDirectory
 from shoal.commands.report.comparison import Estimate, on_one_scale
-from shoal.commands.report.reading import Trend, next_steps, trend_of, trend_text
+from shoal.commands.report.reading import Trend, next_steps, run_trend, trend_of, trend_text
 from shoal.commands.report.run_record import read_record
 
 from .report_runs import evaluate_run, line, make_run, write_lines
@@ -76,6 +76,18 @@ def test_a_rising_run_goes_on_for_as_long_again(tmp_path: Path) -> None:
     ((text, command),) = steps_of(directory)
     assert "still rises" in text
     assert command == f"shoal train --resume --run {directory.path} --time 152s", "40 lines of 1.9 s, twice"
+
+
+def test_a_run_of_few_updates_is_too_young_to_judge(tmp_path: Path) -> None:
+    """Under maddpg with the defaults a reward needs 1 / (1 - 0.9) / 0.01 = 1,000 updates to reach the values."""
+    directory = make_run(tmp_path / "run", lines=0)
+    write_lines(directory, [line(i, 3, return_mean=-80.0, updates=10 * i) for i in range(26)])
+    evaluate_run(directory, updates=250)
+    directory.mark_finished()
+    assert run_trend(read_record(directory.path)).direction == "early"
+    ((text, command),) = steps_of(directory)
+    assert "250 updates are few. A reward needs about 1,000 updates" in text
+    assert command == f"shoal train --resume --run {directory.path} --time 190s", "25 lines of 1.9 s, four times"
 
 
 def test_a_level_run_needs_seeds_or_other_settings(tmp_path: Path) -> None:

@@ -33,23 +33,23 @@ from torch import Tensor, nn
 
 from common.policy.masks import FORBIDDEN
 from common.policy.network import Layer
-from common.run.players import players
-from common.run.run import MLP, AlgorithmSpec, NetworkSpec
+from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
 from learner_node.algorithms.actions import Actions
 from learner_node.networks.grouped import GroupedNetworks
+from learner_node.networks.grouped_gru import Memories, unrolled
 from learner_node.networks.groups import CriticGroups, PolicyGroups, position_of
 from learner_node.networks.make_networks import make_critics, make_policies
-from learner_node.normalisation import Normaliser
+from learner_node.networks.network_set import NetworkSet
+from learner_node.networks.value_bins import ValueBins, cross_entropy
 from learner_node.update.batches import LossBatch, RowWeights
 from learner_node.update.draws import gumbel_noise
-from learner_node.update.layout import NetworkLayout, network_layout
-from learner_node.update.network_state import NetworkState
-from learner_node.update.signals import PlayerSignals, SignalMixer
+from learner_node.update.engine_base import EngineBase
+from learner_node.update.signals import PlayerSignals
 from learner_node.update.update_stats import PolicyStats, UpdateStats
 
 
-class Maddpg:
+class Maddpg(EngineBase):
     """The critics and policies of all players, and their update.
 
     Example:
@@ -57,6 +57,9 @@ class Maddpg:
         stats = maddpg.update(batch, policy_learning_rate=2e-3, critic_learning_rate=2e-3)
         flat = maddpg.policy_weights()
     """
+
+    policies: NetworkSet
+    critics: NetworkSet
 
     def __init__(
         self,
@@ -72,28 +75,21 @@ class Maddpg:
 
         n_step: number of steps that the rewards of a batch sum over (`replay.n_step`).
         """
-        self.agents, self.players = agents, players(agents, algorithm.variants)
-        self.network, self.algorithm = network, algorithm
-        self.layout: NetworkLayout = network_layout(self.players, network, algorithm)
-        self.generator = torch.Generator(like.device).manual_seed(seed)
+        super().__init__(agents, network, algorithm, seed, like, n_step=n_step)
         self.actions = Actions(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
-        self.mixer = SignalMixer(agents, self.players, algorithm, like)
-        self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=n_step, like=like)
+        self._n_step = n_step
         self._policy_groups = PolicyGroups(self.players, self.layout, like.device)
-        by_structure = network.critic != MLP
-        self._critic_groups = CriticGroups(self.players, self.layout, like, by_structure=by_structure)
+        self._critic_groups = CriticGroups(self.players, self.layout, network, like)
+        self.bins = ValueBins(like) if algorithm.critic_loss == "hl_gauss" else None
+        """The bins of critics that learn a distribution over values; else None."""
         groups = self._policy_groups.groups, self._critic_groups.groups
         self.policies = make_policies(self.players, groups[0], network, algorithm, seed=seed, like=like)
         self.critics = make_critics(self.players, self.layout, groups[1], network, algorithm, seed=seed, like=like)
         self._policy_critics = self.critics.frozen(self._critic_groups.policy_counts)
         """The critics that the policy loss reads, in the same memory, without gradients: it trains policies alone."""
-        self._critic_players = torch.tensor([critic.player for critic in self.layout.critics], device=like.device)
-        self._twin_players = torch.tensor(self.layout.twin_players, dtype=torch.int64, device=like.device)
         is_noisy = [float(self.layout.target_noise[i]) for i in self.mixer.player_of.tolist()]
         self._is_noisy = torch.tensor(is_noisy).to(like)
         """1 for the numbers of the joint action whose targets carry noise, else 0 `[U]`."""
-        self._mask_columns = torch.tensor(agents.mask_columns, dtype=torch.int64, device=like.device).view(-1, 2).t()
-        """The columns of the joint observation that contain action masks; the columns of the joint action they mask."""
 
     # ---- the update -----------------------------------------------------------------------------------------------
 
@@ -108,12 +104,21 @@ class Maddpg:
         signals = self.mixer.signals(batch)
         row_weights = self.mixer.row_weights(batch, signals)
         target_q = self.td_target(batch, signals, row_weights)  # [N, B]
-        inputs = self.critic_inputs(batch.obs_action)
-        td_error = self.q(self.critics.online, inputs) - target_q.index_select(0, self._critic_players)  # [C, B]
-        squared_norms = self.critics.descend(self.critic_loss(td_error, batch, row_weights))
+        memories = [one.before for one in self._memories(self.critics.online, self._critic_groups, batch)]
+        inputs = self.critic_inputs(batch.obs_action, memories)
+        target_q = target_q.index_select(0, self._critic_players)  # [C, B]
+        if self.bins is None:
+            td_error = self.q(self.critics.online, inputs) - target_q
+            loss = self.critic_loss(td_error, batch, row_weights)
+        else:
+            logits = self.critic_outputs(self.critics.online, inputs)  # [C, B, M]
+            td_error = self.bins.values(logits.detach()) - target_q
+            loss = self.classification_loss(logits, self.bins.probabilities(target_q), batch, row_weights)
+        squared_norms = self.critics.descend(loss)
         policy = None
         if update_policies:
-            policy = self.update_policies(batch, inputs, row_weights)
+            # No gradient of the policy loss flows into the memories of critics.
+            policy = self.update_policies(batch, [rows.detach() for rows in inputs], row_weights)
             self.soft_update(self.algorithm.target_rate)
         return UpdateStats(
             self.layout,
@@ -132,11 +137,31 @@ class Maddpg:
 
         Lowe et al. 2017, equation 6. Only matd3 has the minimum and the noise.
         """
-        next_action = self.actions.greedy(self.policy_logits(self.policies.target, batch.next_obs))
-        next_q = self.next_q(batch, self.with_target_noise(next_action), row_weights)
+        next_logits = self.lower_forbidden(self.next_outputs(self.policies.target, batch), batch.next_obs)
+        next_action = self.with_target_noise(self.target_action(next_logits))
+        return self.returns(batch, signals, self.next_q(batch, next_action, row_weights))
+
+    def returns(self, batch: LossBatch, signals: PlayerSignals, next_value: Tensor) -> Tensor:
+        """Returns `r_i + gamma * discount_i * V'_i` `[N, B]` for values V' of the next states `[N, B]`.
+
+        In sequences, up to `replay.n_step` rewards are summed before a value follows, fewer where a sequence ends. In
+        batches of single transitions, the replay server has summed them.
+        """
         # The discount is 0 where the player terminated. A time limit is not an end of the task: there the discount
         # stays 1, and the target bootstraps from next_obs, the true final observation.
-        return signals.reward.t() + self.algorithm.discount * signals.discount.t() * next_q
+        reward, discount = signals.reward.t(), self.algorithm.discount * signals.discount.t()
+        value = reward + discount * next_value
+        if batch.sequences is not None:
+            for _ in range(self._n_step - 1):
+                value = reward + discount * torch.where(batch.sequences.continues, value.roll(-1, 1), next_value)
+        return value
+
+    def target_action(self, logits: Tensor) -> Tensor:
+        """Returns mu'(o') `[B, U]` from the logits of the target policies."""
+        if self.algorithm.target_actions == "sampled":
+            # Departure, a setting: openai/maddpg draws target actions as actors draw theirs.
+            logits = self.actions.with_gumbel(logits, self.gumbel_noise(len(logits)))
+        return self.actions.greedy(logits)
 
     def with_target_noise(self, next_action: Tensor) -> Tensor:
         """Returns the next actions `[B, U]` plus clipped noise for players that learn by matd3.
@@ -156,7 +181,8 @@ class Maddpg:
         next_action = _of_acting(next_action, row_weights.next_acting)
         next_state = [] if batch.next_state is None else [batch.next_state]
         next_input = torch.cat([batch.next_obs, next_action, *next_state], 1)
-        return self.min_q(self.q(self.critics.target, self.critic_inputs(next_input)))
+        memories = [one.after for one in self._memories(self.critics.target, self._critic_groups, batch)]
+        return self.min_q(self.q(self.critics.target, self.critic_inputs(next_input, memories)))
 
     def critic_loss(self, td_error: Tensor, batch: LossBatch, row_weights: RowWeights) -> Tensor:
         """Returns `E[(Q_i(x, a_1 .. a_N) - y_i)^2]`, summed over the critics (Lowe et al. 2017, equation 6).
@@ -168,6 +194,20 @@ class Maddpg:
             loss = nn.functional.smooth_l1_loss(td_error, torch.zeros_like(td_error), reduction="none")
         else:
             loss = td_error.square()
+        return self._mean_over_rows(loss, batch, row_weights)
+
+    def classification_loss(
+        self, logits: Tensor, probabilities: Tensor, batch: LossBatch, row_weights: RowWeights
+    ) -> Tensor:
+        """Returns the cross-entropy of critics that learn a distribution over values, summed over the critics.
+
+        logits: of M bins `[C, B, M]`. probabilities: those of the bins for the targets y_i `[C, B, M]`. Departure, a
+        setting: Farebrother et al. 2024 (arXiv 2403.03950), section 3.1; value_bins.py has the bins.
+        """
+        return self._mean_over_rows(cross_entropy(logits, probabilities), batch, row_weights)
+
+    def _mean_over_rows(self, loss: Tensor, batch: LossBatch, row_weights: RowWeights) -> Tensor:
+        """Returns the mean over rows of losses `[C, B]`, summed over the critics."""
         if batch.importance is not None:
             # Departure, a setting: prioritised replay (Schaul et al. 2016, section 3.4).
             loss = loss * batch.importance
@@ -188,7 +228,7 @@ class Maddpg:
         Q_i `[N, B]`. inputs: what the critics read of the batch.
         """
         obs = self.split(batch.obs_action)[0]
-        logits = self.policy_logits(self.policies.online, obs)
+        logits = self.lower_forbidden(self.current_outputs(self.policies.online, batch), obs)
         current = self.actions.differentiable(logits, self.gumbel_noise(len(logits)))
         q = self.q_of_current_actions(batch, inputs, current, row_weights)
         penalty, allowed_logits = self.logit_penalty(obs, logits, row_weights)
@@ -210,7 +250,8 @@ class Maddpg:
             # Departure, a setting: the other players act by their current policies (FACMAC, Peng et al. 2021).
             current = _of_acting(current, row_weights.acting)
             action = current.detach()
-            inputs = self.critic_inputs(torch.cat([obs, action, state], 1))
+            memories = [rows[..., -self.network.critic_hidden[-1] :] for rows in inputs] if batch.sequences else []
+            inputs = self.critic_inputs(torch.cat([obs, action, state], 1), memories)
         # Each Q_i sees the current action of player i, and the actions of all others in `action`.
         return self.q_of_player_actions(inputs, current - action)
 
@@ -237,18 +278,55 @@ class Maddpg:
     def policy_logits(self, policies: Sequence[GroupedNetworks], obs: Tensor) -> Tensor:
         """Returns the logits of all policies `[B, U]`; those of forbidden choices are lowered.
 
-        Huang and Ontanon 2022, arXiv 2006.14171: no softmax or argmax takes a forbidden choice.
+        ValueError if the policies are recurrent.
         """
-        return self.lower_forbidden(self.policy_outputs(policies, obs)[:, : self.players.action_dim], obs)
+        return self.lower_forbidden(self.policy_outputs(policies, obs), obs)
+
+    def current_outputs(self, policies: Sequence[GroupedNetworks], batch: LossBatch) -> Tensor:
+        """Returns the outputs of all policies `[B, U + L]` for the observations of a batch."""
+        memories = self._memories(policies, self._policy_groups, batch)
+        return self._policy_outputs(policies, batch.obs_action, [one.before for one in memories])
+
+    def next_outputs(self, policies: Sequence[GroupedNetworks], batch: LossBatch) -> Tensor:
+        """Returns the outputs of all policies `[B, U + L]` for the next observations of a batch."""
+        memories = self._memories(policies, self._policy_groups, batch)
+        return self._policy_outputs(policies, batch.next_obs, [one.after for one in memories])
 
     def policy_outputs(self, policies: Sequence[GroupedNetworks], obs: Tensor) -> Tensor:
-        """Returns the outputs of all policies `[B, U + L]`: logits, then those of stochastic players' Gaussians."""
-        outputs = [policy(rows) for policy, rows in zip(policies, self._policy_groups.inputs(obs), strict=True)]
+        """Returns the outputs of all policies `[B, U + L]`: logits, then those of stochastic players' Gaussians.
+
+        ValueError if the policies are recurrent.
+        """
+        if self.network.recurrent:
+            raise ValueError("the outputs of recurrent policies depend on earlier steps: use current_outputs")
+        return self._policy_outputs(policies, obs, [])
+
+    def _policy_outputs(self, policies: Sequence[GroupedNetworks], obs: Tensor, memories: Sequence[Tensor]) -> Tensor:
+        """memories: of recurrent policies before the step, group by group `[G, B * K, units]`; else empty."""
+        rows = _with_memories(self._policy_groups.inputs(obs), memories)
+        outputs = [policy(x) for policy, x in zip(policies, rows, strict=True)]
         return self._policy_groups.joint_outputs(outputs)
 
-    def lower_forbidden(self, logits: Tensor, obs: Tensor) -> Tensor:
-        """Returns logits `[B, U]`; those of choices that action masks forbid are lowered."""
-        allowed = self.allowed(obs)
+    def _memories(
+        self, networks: Sequence[GroupedNetworks], groups: PolicyGroups | CriticGroups, batch: LossBatch
+    ) -> list[Memories]:
+        """Returns the memories of recurrent networks before and after each row, group by group; else nothing."""
+        sequences = batch.sequences
+        if sequences is None:
+            return []
+        inputs = groups.inputs(batch.obs_action)
+        burn_in = groups.inputs(sequences.burn_in) if len(sequences.burn_in) else [rows[:, :0] for rows in inputs]
+        return [
+            unrolled(network, steps, earlier, len(group.users[0]), sequences.burn_in_valid)
+            for network, steps, earlier, group in zip(networks, inputs, burn_in, groups.groups, strict=True)
+        ]
+
+    def lower_forbidden(self, outputs: Tensor, obs: Tensor) -> Tensor:
+        """Returns the logits `[B, U]` of outputs `[B, U + L]`; those of choices that action masks forbid are lowered.
+
+        Huang and Ontanon 2022, arXiv 2006.14171: no softmax or argmax takes a forbidden choice.
+        """
+        logits, allowed = outputs[:, : self.players.action_dim], self.allowed(obs)
         return logits if allowed is None else logits - (1 - allowed) * FORBIDDEN
 
     def allowed(self, obs: Tensor) -> Tensor | None:
@@ -259,13 +337,24 @@ class Maddpg:
         allowed = obs.new_ones(len(obs), self.agents.action_dim)
         return allowed.index_copy_(1, action_columns, obs.index_select(1, obs_columns))
 
-    def critic_inputs(self, critic_input: Tensor) -> list[Tensor]:
-        """Returns what the critics of each group read of observations, actions and states side by side `[B, O+U+S]`."""
-        return self._critic_groups.inputs(critic_input)
+    def critic_inputs(self, critic_input: Tensor, memories: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Returns what the critics of each group read of observations, actions and states side by side `[B, O+U+S]`.
+
+        memories: of recurrent critics before the step, group by group `[G, B * K, units]`.
+        """
+        return _with_memories(self._critic_groups.inputs(critic_input), memories)
 
     def q(self, critics: Sequence[GroupedNetworks], inputs: Sequence[Tensor]) -> Tensor:
         """Returns `Q_i(x, a_1 .. a_N)` of all critics `[C, B]`; inputs: what they read, group by group."""
+        return self._values(self.critic_outputs(critics, inputs))
+
+    def critic_outputs(self, critics: Sequence[GroupedNetworks], inputs: Sequence[Tensor]) -> Tensor:
+        """Returns the outputs of all critics `[C, B, 1]`, or logits of bins `[C, B, M]`; inputs: as in `q`."""
         return self._critic_groups.values([critic(rows) for critic, rows in zip(critics, inputs, strict=True)])
+
+    def _values(self, outputs: Tensor) -> Tensor:
+        """Returns the values `[C, B]` of critics' outputs."""
+        return outputs.squeeze(2) if self.bins is None else self.bins.values(outputs)
 
     def q_of_player_actions(self, inputs: Sequence[Tensor], change: Tensor) -> Tensor:
         """Returns `Q_i(x, a_1 .. mu_i(o_i) .. a_N)` of first critics `[N, B]`; with stochastic players of all `[C, B]`.
@@ -277,7 +366,8 @@ class Maddpg:
         by_group = zip(
             self._policy_critics, groups.policy_inputs(inputs), groups.player_action_changes(change), strict=True
         )
-        return groups.policy_values([critic(rows, change_of_action) for critic, rows, change_of_action in by_group])
+        outputs = [critic(rows, change_of_action) for critic, rows, change_of_action in by_group]
+        return self._values(groups.policy_values(outputs))
 
     def min_q(self, q: Tensor) -> Tensor:
         """Returns the lower value of each player's critics `[N, B]`, from the values of all critics `[C, B]`.
@@ -303,43 +393,9 @@ class Maddpg:
 
     # ---- what a learner calls -------------------------------------------------------------------------------------
 
-    def update(
-        self,
-        batch: LossBatch,
-        policy_learning_rate: float,
-        critic_learning_rate: float,
-        *,
-        update_policies: bool = True,
-    ) -> UpdateStats:
-        """Sets the learning rates, then updates once on a batch.
-
-        update_policies: whether policies and all targets are updated too, as `algorithm.policy_every` says.
-        """
-        self.set_rates(policy_learning_rate, critic_learning_rate)
-        return self.step(batch, update_policies=update_policies)
-
-    def network_states(self) -> dict[str, NetworkState]:
-        """Returns all learnt state by the name that checkpoints give it."""
-        return {"policies": self.policies, "critics": self.critics}
-
-    def set_rates(self, policy_learning_rate: float, critic_learning_rate: float) -> None:
-        """Sets the learning rates of the following updates."""
-        self.policies.adam.learning_rate.fill_(policy_learning_rate)
-        self.critics.adam.learning_rate.fill_(critic_learning_rate)
-
-    @torch.no_grad()
-    def normalise(self, batch: LossBatch, *, observe: bool = True) -> LossBatch:
-        """Returns a batch normalised, and overwrites its observations; a run without normalisation gets it unchanged.
-
-        observe: whether to add the batch to the run's statistics first, as `normaliser.is_due` says.
-        """
-        if observe and self.normaliser.is_active:
-            self.normaliser.observe(batch, self.mixer.signals(batch))
-        return self.normaliser.normalise(batch)
-
     @torch.no_grad()
     def logits(self, obs: Tensor) -> Tensor:
-        """Returns the policies' logits `[B, U]` for observations `[B, O]`."""
+        """Returns the policies' logits `[B, U]` for observations `[B, O]`; ValueError if they are recurrent."""
         return self.policy_logits(self.policies.online, obs)
 
     def policy_weights(self) -> npt.NDArray[np.float32]:
@@ -357,6 +413,8 @@ class Maddpg:
 
         Inputs and output are normalised, if the run normalises.
         """
+        if self.network.recurrent:
+            return []
         group, network, user = position_of(self._critic_groups.groups, self._critic_groups.computed[critic])
         return self.critics.online[group].of_user(network, user)
 
@@ -368,8 +426,14 @@ class Maddpg:
         """
         groups = self._critic_groups
         inputs = groups.policy_inputs(self.critic_inputs(critic_input))
-        values = groups.policy_values([q(x) for q, x in zip(self._policy_critics, inputs, strict=True)])
+        outputs = [critic(rows) for critic, rows in zip(self._policy_critics, inputs, strict=True)]
+        values = self._values(groups.policy_values(outputs))
         return values[: len(self.players.agents)]
+
+
+def _with_memories(inputs: list[Tensor], memories: Sequence[Tensor]) -> list[Tensor]:
+    """Returns the inputs of each group, followed by the memories of recurrent networks, if there are any."""
+    return [torch.cat(pair, 2) for pair in zip(inputs, memories, strict=True)] if memories else inputs
 
 
 def _of_acting(action: Tensor, acting: Tensor | None) -> Tensor:

@@ -35,26 +35,24 @@ from torch import Tensor
 
 from common.policy.masks import FORBIDDEN
 from common.policy.network import Layer
-from common.run.players import players
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
 from learner_node.engine_choice import refuse_uncovered
-from learner_node.normalisation import Normaliser
 from learner_node.stacked.heads import Heads
 from learner_node.stacked.losses import add_logit_penalty_gradient, critic_loss_gradient, critic_loss_slope
-from learner_node.stacked.networks import cohorts, critic_pieces, policy_pieces
-from learner_node.stacked.parameters import make_critics, make_policies
+from learner_node.stacked.networks import CriticTensors, PolicyTensors, cohorts, critic_pieces, policy_pieces
+from learner_node.stacked.parameters import ParameterSet, make_critics, make_policies
 from learner_node.stacked.workspace import Workspace
 from learner_node.update.batches import LossBatch, RowWeights
 from learner_node.update.draws import gumbel_noise
-from learner_node.update.layout import NetworkLayout, network_layout
+from learner_node.update.engine_base import EngineBase
 from learner_node.update.losses import td_target
-from learner_node.update.network_state import NetworkState
-from learner_node.update.signals import PlayerSignals, SignalMixer
+from learner_node.update.optimiser import ClipRule
+from learner_node.update.signals import PlayerSignals
 from learner_node.update.update_stats import PolicyStats, UpdateStats
 
 
-class StackedUpdate:
+class StackedUpdate(EngineBase):
     """The critics and policies of all players, and their update.
 
     Example:
@@ -62,6 +60,9 @@ class StackedUpdate:
         stats = update.update(batch, policy_learning_rate=2e-3, critic_learning_rate=2e-3)
         flat = update.policy_weights()
     """
+
+    policies: ParameterSet[PolicyTensors]
+    critics: ParameterSet[CriticTensors]
 
     def __init__(
         self,
@@ -79,24 +80,15 @@ class StackedUpdate:
         that the hand-written passes do not cover.
         """
         refuse_uncovered(network, algorithm)
-        self.agents, self.players = agents, players(agents, algorithm.variants)
-        self.network, self.algorithm = network, algorithm
-        self.layout: NetworkLayout = network_layout(self.players, network, algorithm)
-        self.generator = torch.Generator(like.device).manual_seed(seed)
+        super().__init__(agents, network, algorithm, seed, like, n_step=n_step)
         self.heads = Heads(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
-        self.mixer = SignalMixer(agents, self.players, algorithm, like)
-        self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=n_step, like=like)
         rates = [algorithm.side_learning_rates.get(player.team, 1.0) for player in self.players.agents]
-        arguments, clip = (self.players, network, self.layout, rates), algorithm.gradient_clip
+        arguments = (self.players, network, self.layout, rates)
+        clip = ClipRule(algorithm.gradient_clip, by_tensor=algorithm.gradient_clip_by == "tensor")
         self.policies = make_policies(*arguments, decay=algorithm.policy_weight_decay, clip=clip, seed=seed, like=like)
         self.critics = make_critics(*arguments, decay=algorithm.critic_weight_decay, clip=clip, seed=seed, like=like)
         self._first_critics = self.critics.online.first_critics(len(self.players.agents))
-        self._critic_players = torch.tensor([critic.player for critic in self.layout.critics], device=like.device)
-        self._twin_players = torch.tensor(self.layout.twin_players, dtype=torch.int64, device=like.device)
         self._noise_scale = self._target_noise_scale()
-        columns = torch.tensor(agents.mask_columns, dtype=torch.int64, device=like.device).view(-1, 2)
-        self._mask_columns = columns[:, 0].contiguous(), columns[:, 1].contiguous()
-        """Columns of the joint observation that contain action masks, and the columns of the joint action they mask."""
         self._workspace = self._make_workspace(0)
         action_weights = self._first_critics.first_weight[:, agents.obs_dim :]
         self._policy_action_weights = [
@@ -107,41 +99,6 @@ class StackedUpdate:
             for cohort in cohorts(self.players)
         ]
         """For each cohort: the weights from each player's action to the first layer of its first critic `[n, u, H]`."""
-
-    @torch.inference_mode()
-    def update(
-        self,
-        batch: LossBatch,
-        policy_learning_rate: float,
-        critic_learning_rate: float,
-        *,
-        update_policies: bool = True,
-    ) -> UpdateStats:
-        """Sets the learning rates, then updates once on a batch.
-
-        update_policies: whether policies and all targets are updated too, as `algorithm.policy_every` says.
-        """
-        self.set_rates(policy_learning_rate, critic_learning_rate)
-        return self.step(batch, update_policies=update_policies)
-
-    def network_states(self) -> dict[str, NetworkState]:
-        """Returns all learnt state by the name that checkpoints give it."""
-        return {"policies": self.policies, "critics": self.critics}
-
-    def set_rates(self, policy_learning_rate: float, critic_learning_rate: float) -> None:
-        """Sets the learning rates of the following updates."""
-        self.policies.adam.learning_rate.fill_(policy_learning_rate)
-        self.critics.adam.learning_rate.fill_(critic_learning_rate)
-
-    @torch.inference_mode()
-    def normalise(self, batch: LossBatch, *, observe: bool = True) -> LossBatch:
-        """Returns a batch normalised, and overwrites its observations; a run without normalisation gets it unchanged.
-
-        observe: whether to add the batch to the run's statistics first, as `normaliser.is_due` says.
-        """
-        if observe and self.normaliser.is_active:
-            self.normaliser.observe(batch, self.mixer.signals(batch))
-        return self.normaliser.normalise(batch)
 
     @torch.inference_mode()
     def step(self, batch: LossBatch, *, update_policies: bool) -> UpdateStats:
@@ -245,11 +202,17 @@ class StackedUpdate:
             workspace.next_state.copy_(batch.next_state)
         logits = workspace.policy.forward(self.policies.target, workspace.next_policy_inputs)
         logits = self._lower_forbidden(logits, workspace.next_obs)
-        next_action = self._add_target_noise(self.heads.greedy(logits, workspace.policy_action))
+        next_action = self._add_target_noise(self._target_action(logits))
         _write_actions(next_action, row_weights.next_acting, workspace.next_action)
         workspace.critic.forward_first(self.critics.target, workspace.next_critic_inputs)
         next_q = self._min_q(workspace.critic.forward_rest(self.critics.target))
         return td_target(signals.reward, signals.discount, next_q, self.algorithm.discount)
+
+    def _target_action(self, logits: Tensor) -> Tensor:
+        """Returns the actions of the target policies `[B, U]`, greedy or drawn as actors draw them."""
+        if self.algorithm.target_actions == "sampled":
+            self.heads.add_gumbel(logits, self._gumbel_noise(len(logits)))
+        return self.heads.greedy(logits, self._workspace.policy_action)
 
     def _add_target_noise(self, action: Tensor) -> Tensor:
         """Adds clipped noise to target actions `[B, U]` in place, and clamps them to the actions' bounds."""

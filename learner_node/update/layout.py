@@ -30,6 +30,9 @@ from common.run.players import Algorithm, algorithms_by_side, network_groups
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import Categorical, PlayerSpec, PlayersSpec
 
+BINS = 101
+"""Number of bins of critics that learn a distribution over values (learner_node/networks/value_bins.py)."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -78,6 +81,8 @@ class NetworkLayout:
     """Whether each player's target actions carry noise."""
     policy_delay: int
     """Critic updates for each update of policies and targets."""
+    critic_outputs: int
+    """Numbers that a critic outputs: its value, or the logits of a distribution over values."""
 
     @property
     def twin_players(self) -> tuple[int, ...]:
@@ -117,6 +122,7 @@ def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: Algori
         critics=_numbered([*first, *second]),
         target_noise=tuple(variant.target_noise for variant in variants),
         policy_delay=algorithm.policy_every or max(variant.policy_delay for variant in variants),
+        critic_outputs=BINS if algorithm.critic_loss == "hl_gauss" else 1,
     )
 
 

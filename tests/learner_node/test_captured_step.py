@@ -86,6 +86,9 @@ CASES: dict[str, tuple[str, dict[str, object], dict[str, object], tuple[str, ...
     "sides differ": ("tag", {"name": "adversary=joint,agent=iddpg"}, {}, BOTH),
     "team critic": ("tag", {"name": "matd3", "team_critic": True}, {}, ("autograd",)),
     "masac": ("mixed", {"name": "masac"}, {}, ("autograd",)),
+    "set critic": ("tag", {"name": "matd3"}, {"critic": "set", "share_critics": False}, ("autograd",)),
+    "attention critic": ("mixed", {"name": "a=joint,b=matd3"}, {"critic": "attention"}, ("autograd",)),
+    "distributions": ("tag", {"name": "matd3", "critic_loss": "hl_gauss"}, {}, ("autograd",)),
     "layer norm": (
         "tag",
         {"name": "maddpg"},

@@ -88,12 +88,14 @@ NUMBERS: dict[str, Any] = {
         "priority_exponent": 0.0,
     },
     "budget": {"steps": 80_000, "milestone_steps": 80_000},
+    "logging": {"tensorboard": "numbered"},
 }
 
 WITHOUT_EFFECT = {
     "network.sides": "the world's",
     "network.share": "nothing is shared",
     "network.tell_apart": "nothing is shared",
+    "network.recurrent": "none",
     "algorithm.learning_rate_decay": "rates stay",
     "algorithm.side_learning_rates": "empty",
     "algorithm.policy_every": "1 under maddpg",
@@ -104,6 +106,8 @@ WITHOUT_EFFECT = {
     "algorithm.variant": "for a class of the user's",
     "algorithm.entropy_target": "masac's",
     "algorithm.initial_temperature": "masac's",
+    "algorithm.gradient_clip_by": "nothing is clipped",
+    "algorithm.target_actions": "for choices and soft vectors",
     "algorithm.gumbel": "for choices",
     "algorithm.gumbel_temperature": "for choices",
     "exploration.choices": "for choices",
@@ -112,6 +116,8 @@ WITHOUT_EFFECT = {
     "replay.error_buffer": "chosen by what is in use",
     "replay.limit": "who waits, not how often",
     "replay.importance_exponent": "for prioritised sampling",
+    "replay.sequence_steps": "for recurrent policies",
+    "replay.burn_in": "for recurrent policies",
     "budget.seconds": "steps end it",
 }
 

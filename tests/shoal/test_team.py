@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import shoal
+from common.errors import ConfigError
 from common.policy.file import PolicyFile, save_policy
 from common.policy.network import Policy
 from common.run.directory import create
 from common.run.run import Run, make_run_spec
-from common.spec import AgentsSpec, Box, Categorical
+from common.spec import AgentsSpec, Box, Categorical, joint_spec
 from common.worlds import make_world, world_spaces, world_spec
 from shoal.team import Team
 from tests.common.examples import MIXED, random_weights
@@ -359,6 +360,20 @@ def test_the_draws_repeat_with_a_seeded_generator_and_go_on_without_one() -> Non
             assert by_agent[agent.name] == alone[agent.action_slice].argmax()
 
 
+def test_sampled_soft_vectors_have_gumbels_distribution() -> None:
+    """Of two numbers with logits a and b, log(x / (1 - x)) - (a - b) is then logistic, so its sigmoid is uniform."""
+    pair = joint_spec([("a", "a", 3, (Box((0.0, 0.0), (1.0, 1.0)),))])
+    file = stored("somewhere", pair, network={"policy_hidden": (16,), "head": "soft"})
+    one = np.array([[0.3, -0.4, 1.1]], np.float32)
+    drawn = Team(file).act(np.repeat(one, 20_000, axis=0), sample=True, rng=np.random.default_rng(2))
+    np.testing.assert_allclose(drawn.sum(axis=1), 1.0, rtol=1e-6)
+    first, second = Policy(file.run.players, file.run.spec.network, file.flat).logits(one)[0].astype(float)
+    odds = np.log(drawn[:, 0].astype(float) / drawn[:, 1]) - (first - second)
+    uniform = np.sort(1 / (1 + np.exp(-odds)))
+    # The Kolmogorov-Smirnov distance of 20,000 uniform numbers exceeds 0.0138 with a probability of 0.001.
+    assert abs(uniform - (np.arange(20_000) + 0.5) / 20_000).max() < 0.0138
+
+
 def test_forbidden_choices_are_not_drawn() -> None:
     file = stored("somewhere", MASKED)
     obs = np.random.default_rng(3).normal(size=(2_000, MASKED.obs_dim)).astype(np.float32)
@@ -374,3 +389,48 @@ def test_forbidden_choices_are_not_drawn() -> None:
 def test_a_team_says_whether_it_learnt_by_sampling(joint: AgentsSpec, choices: str, expected: bool) -> None:
     assert Team(stored("somewhere", joint, exploration={"choices": choices})).sampled_choices is expected
     assert not Team(stored("simple_spread")).sampled_choices
+
+
+def recurrent_team(scenario: str = "simple_spread", **settings: Any) -> PolicyFile:
+    return stored(scenario, network={"policy_hidden": (16, 8), "recurrent": "gru"}, **settings)
+
+
+def replayed(file: PolicyFile, rows: list[Any]) -> Any:
+    """Returns the actions after one episode's observations `[copies, sum obs]`, step by step."""
+    policy = Policy(file.run.players, file.run.spec.network, file.flat)
+    memory = np.zeros((len(rows[0]), policy.memory_dim), np.float32)
+    return [policy.act(obs, memory) for obs in rows][-1]
+
+
+def test_a_recurrent_team_remembers_its_episodes_until_they_end(tmp_path: Path) -> None:
+    file = recurrent_team()
+    save_policy(tmp_path / "policy.safetensors", file)
+    team, world = shoal.load(tmp_path / "policy.safetensors"), make_world("simple_spread", copies=3, seed=3)
+    rows = [world.reset()]
+    for _ in range(4):
+        actions = team.act(rows[-1])
+        np.testing.assert_array_equal(actions, replayed(file, rows))
+        rows.append(world.step(actions).obs)
+    team.reset([1])
+    actions = team.act(rows[-1])
+    np.testing.assert_array_equal(actions[[0, 2]], replayed(file, rows)[[0, 2]])
+    np.testing.assert_array_equal(actions[1], replayed(file, rows[-1:])[1])
+    team.reset()
+    np.testing.assert_array_equal(team.act(rows[0][:2]), replayed(file, [rows[0][:2]]))
+    with pytest.raises(ConfigError, match=r"remembers 2 copies and is given observations of 3"):
+        team.act(rows[0])
+    with pytest.raises(ConfigError, match=r"reset\(\[5\]\): the team plays 2 copies"):
+        team.reset([5])
+
+
+def test_a_recurrent_team_acts_by_agent_and_draws_its_choices() -> None:
+    joint = world_spec("simple_spread", {"continuous_actions": False})
+    file = recurrent_team(joint=joint, world={"continuous_actions": False})
+    one, other = Team(file), Team(file)
+    rows = np.random.default_rng(0).normal(size=(3, joint.obs_dim)).astype(np.float32)
+    for row in rows:
+        by_agent = one.act({agent.name: row[agent.obs_slice] for agent in joint.agents})
+        flat = other.act(row)
+        assert list(by_agent.values()) == [int(flat[agent.action_slice].argmax()) for agent in joint.agents]
+    drawn = [other.act(rows[0], sample=True, rng=np.random.default_rng(i)) for i in range(40)]
+    assert len({action.tobytes() for action in drawn}) > 10

@@ -55,9 +55,8 @@ def to_csv(found: Sequence[RunResults], over_agents: OverAgents) -> str:
     writer.writerow(CSV_COLUMNS)
     for one in found:
         for kind, scores in _evaluations(one):
-            steps = (scores.env_steps, scores.updates, scores.trained_s)
-            if kind == "final":
-                steps = ("", scores.updates, "")
+            env_steps, trained_s = ("", "") if kind == "final" else (scores.env_steps, scores.trained_s)
+            steps = (env_steps, scores.updates, trained_s)
             for metric, value in scores.values(over_agents).items():
                 writer.writerow([*one[1:4], one.seed, one.record.path, kind, *steps, metric, value])
     return out.getvalue()

@@ -33,7 +33,7 @@ from shoal.commands.bench.peers.environment import Peer, install_missing
 from shoal.commands.bench.processes import Processes
 
 SPEED_GOAL = 8.0
-OPTIONS = {"paper": ("--preset", "paper"), "own": ()}
+OPTIONS = {"paper": ("--preset", "paper", "--set", "network.head=box"), "own": ()}
 EVALUATE_TIMEOUT_S = 900.0
 WORLDS = ("simple_spread", "mamujoco:HalfCheetah-2x3")
 _WORLD_PACKAGES = ("mpe2==1.1.1", "gymnasium-robotics==1.4.2", "mujoco==4.0.0", "torch==2.13.0")

@@ -81,11 +81,13 @@ class _Setting(NamedTuple):
     def figure(self, name: str, unit: str, ours: float, theirs: float, goal: float = 0.0) -> BenchRow:
         return row(f"replay/peers/{self.peer.name}/{name}", unit, ours, (self.peer.packages[0], theirs), goal)
 
-    def client(self, place: object) -> PeerClient:
+    def client(self, address: object) -> PeerClient:
         """Starts the peer's client, which reads the recorded transitions from a file."""
         records = self.processes.directory / "records"
         records.write_bytes(b"".join(one.payload for one in self.recorded))
-        return PeerClient([str(self.python), str(self.script), "client", str(place), str(records), str(self.row_bytes)])
+        return PeerClient(
+            [str(self.python), str(self.script), "client", str(address), str(records), str(self.row_bytes)]
+        )
 
 
 class PeerClient:

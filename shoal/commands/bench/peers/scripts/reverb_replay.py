@@ -144,13 +144,13 @@ class Client:
 
 def main() -> None:
     """Runs the role that the command line names."""
-    role, place, number, row_bytes = sys.argv[1:]
+    role, address, number, row_bytes = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: ends with the benchmark
     if role == "server":
-        serve(place, int(number), int(row_bytes))
+        serve(address, int(number), int(row_bytes))
         return
-    client = Client(int(place), Path(number), int(row_bytes))
+    client = Client(int(address), Path(number), int(row_bytes))
     for line in sys.stdin:
         name, *arguments = json.loads(line)
         request: Callable[..., object] = getattr(client, name)

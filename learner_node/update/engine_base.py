@@ -1,0 +1,104 @@
+"""What both engines have in common: the parts of a run besides the networks, learning rates, normalisation, state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from common.run.players import players
+from common.run.run import AlgorithmSpec, NetworkSpec
+from common.spec import AgentsSpec
+from learner_node.normalisation import Normaliser
+from learner_node.update.batches import LossBatch
+from learner_node.update.layout import NetworkLayout, network_layout
+from learner_node.update.network_state import NetworkState
+from learner_node.update.optimiser import Adam
+from learner_node.update.signals import SignalMixer
+from learner_node.update.update_stats import UpdateStats
+
+
+class LearntNetworks(NetworkState, Protocol):
+    """All policies, or all critics, of a run, with their optimiser."""
+
+    adam: Adam
+
+
+class EngineBase(ABC):
+    """An engine without its networks. A subclass adds `policies` and `critics`, and updates them in `step`."""
+
+    policies: LearntNetworks
+    critics: LearntNetworks
+
+    def __init__(
+        self,
+        agents: AgentsSpec,
+        network: NetworkSpec,
+        algorithm: AlgorithmSpec,
+        seed: int,
+        like: Tensor,
+        *,
+        n_step: int = 1,
+    ) -> None:
+        """Takes the number type and the device from `like`; ConfigError for settings that do not fit the agents.
+
+        n_step: number of steps that the rewards of a batch sum over (`replay.n_step`).
+        """
+        self.agents, self.players = agents, players(agents, algorithm.variants)
+        self.network, self.algorithm = network, algorithm
+        self.layout: NetworkLayout = network_layout(self.players, network, algorithm)
+        self.generator = torch.Generator(like.device).manual_seed(seed)
+        self.mixer = SignalMixer(agents, self.players, algorithm, like)
+        # Rewards of sequences are single ones, which the update sums.
+        summed = 1 if network.recurrent else n_step
+        self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=summed, like=like)
+        self._critic_players = torch.tensor([critic.player for critic in self.layout.critics], device=like.device)
+        """The player of each critic `[C]`."""
+        self._twin_players = torch.tensor(self.layout.twin_players, dtype=torch.int64, device=like.device)
+        """The players that have a second critic."""
+        columns = torch.tensor(agents.mask_columns, dtype=torch.int64, device=like.device).view(-1, 2)
+        self._mask_columns = columns[:, 0].contiguous(), columns[:, 1].contiguous()
+        """The columns of the joint observation that contain action masks; the columns of the joint action they mask."""
+
+    @abstractmethod
+    def step(self, batch: LossBatch, *, update_policies: bool) -> UpdateStats:
+        """Updates all players once on a batch, with the learning rates of `set_rates`.
+
+        update_policies: whether policies and all targets are updated too, as `algorithm.policy_every` says.
+        """
+
+    def update(
+        self,
+        batch: LossBatch,
+        policy_learning_rate: float,
+        critic_learning_rate: float,
+        *,
+        update_policies: bool = True,
+    ) -> UpdateStats:
+        """Sets the learning rates, then updates once on a batch.
+
+        update_policies: whether policies and all targets are updated too, as `algorithm.policy_every` says.
+        """
+        self.set_rates(policy_learning_rate, critic_learning_rate)
+        return self.step(batch, update_policies=update_policies)
+
+    def set_rates(self, policy_learning_rate: float, critic_learning_rate: float) -> None:
+        """Sets the learning rates of the following updates."""
+        self.policies.adam.learning_rate.fill_(policy_learning_rate)
+        self.critics.adam.learning_rate.fill_(critic_learning_rate)
+
+    @torch.no_grad()
+    def normalise(self, batch: LossBatch, *, observe: bool = True) -> LossBatch:
+        """Returns a batch normalised, and overwrites its observations; a run without normalisation gets it unchanged.
+
+        observe: whether to add the batch to the run's statistics first, as `normaliser.is_due` says.
+        """
+        if observe and self.normaliser.is_active:
+            self.normaliser.observe(batch, self.mixer.signals(batch))
+        return self.normaliser.normalise(batch)
+
+    def network_states(self) -> dict[str, NetworkState]:
+        """Returns all learnt state by the name that checkpoints give it."""
+        return {"policies": self.policies, "critics": self.critics}

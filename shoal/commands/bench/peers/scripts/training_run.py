@@ -76,9 +76,9 @@ class TrainingRun:
 
     def count(self, steps: int = 0, updates: int = 0) -> None:
         """Counts environment steps and updates; rates count from the first update."""
+        self._steps += steps
         if updates and not self._updates:
             self._learning_at, self._first_steps = self.trained_s, self._steps
-        self._steps += steps
         self._updates += updates
 
     def evaluate_if_due(self, act: Act) -> None:
@@ -122,6 +122,8 @@ def main(train: Callable[[TrainingRun, str], Act]) -> None:
     settings, world, result, seconds, episodes, seed, train_seed = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: ends with the benchmark
+    # Some peers write logs into the working directory.
+    os.chdir(Path(result).parent)
     np.random.seed(int(train_seed))  # noqa: NPY002  (peers draw from numpy's global generator)
     run = TrainingRun(world, float(seconds), int(episodes), int(seed), int(train_seed))
     act = train(run, settings)

@@ -100,8 +100,9 @@ def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     written: list[LabelledResult] = []
     for peer in (peer for peer in PEERS if peer.name in peers):
         python = yield from install_missing(peer, config)
-        trials = [_Trial(config, world, name) for world in worlds for name in OPTIONS]
-        for trial in trials if python else ():
+        if python is None:
+            continue
+        for trial in [_Trial(config, world, name) for world in worlds for name in OPTIONS]:
             if trial not in ours:
                 yield BenchProgress(f"Shoal, {trial.text}")
                 ours[trial] = [_train_shoal(trial, seed) for seed in trial.seeds]

@@ -27,7 +27,8 @@ WARM_UP = 4
 def run_of(critic: str, count: int) -> Run:
     """Returns a run of simple_spread's shapes with `count` agents, by the engine `autograd`."""
     agents = joint_spec([(f"agent_{i}", "agent", 6 * count, (Box((0.0,) * 5, (1.0,) * 5),)) for i in range(count)])
-    settings = {"scenario": "simple_spread", "network": {"critic": critic}, "algorithm": {"engine": "autograd"}}
+    algorithm = {"name": "matd3", "engine": "autograd"}
+    settings = {"scenario": "simple_spread", "network": {"critic": critic}, "algorithm": algorithm}
     return Run("bench", make_run_spec(settings), agents)
 
 

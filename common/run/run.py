@@ -145,9 +145,14 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     action_regularisation: NonNegative = 1e-3
     """Weight of mean(logits^2) in the policy loss, as in openai/maddpg; 0 disables it."""
     policy_weight_decay: NonNegative = 0.0
-    """Weight decay of policies: this multiple of the weights is added to the gradient; 0 disables it."""
+    """Weight decay of policies: this multiple of the weights is added to the gradient, or subtracted from the weights
+    (decoupled_weight_decay); 0 disables it."""
     critic_weight_decay: NonNegative = 0.0
-    """Weight decay of critics: this multiple of the weights is added to the gradient; 0 disables it."""
+    """Weight decay of critics: this multiple of the weights is added to the gradient, or subtracted from the weights
+    (decoupled_weight_decay); 0 disables it."""
+    decoupled_weight_decay: bool = False
+    """Subtract the weight decays times the learning rate from the weights instead of adding them to the gradient
+    (AdamW; Loshchilov and Hutter 2019)."""
     reward_scale: Positive = 1.0
     """Factor on rewards before critics learn them. Rewards are never shifted, because that would change the task."""
     team_spirit: Fraction = 0.0

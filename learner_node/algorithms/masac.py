@@ -36,7 +36,7 @@ from learner_node.algorithms.maddpg import Maddpg
 from learner_node.update.batches import LossBatch, RowWeights
 from learner_node.update.draws import gumbel_noise
 from learner_node.update.network_state import NetworkState
-from learner_node.update.optimiser import Adam
+from learner_node.update.optimiser import Adam, WeightDecay
 from learner_node.update.signals import PlayerSignals
 from learner_node.update.update_stats import PolicyStats
 
@@ -218,7 +218,7 @@ class Temperatures:
 
     def __init__(self, count: int, initial: float, like: Tensor) -> None:
         self.log = like.new_full((count,), math.log(initial))
-        self.adam = Adam(self.log, 0.0, None)
+        self.adam = Adam(self.log, WeightDecay(0.0), None)
 
     @property
     def by_network(self) -> Tensor:

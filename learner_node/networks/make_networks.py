@@ -23,7 +23,7 @@ from learner_node.networks.set_critics import SetCritics
 from learner_node.networks.user_critics import UserCritics, flat_parameters, make_critic
 from learner_node.update.draws import initial_weights
 from learner_node.update.layout import NetworkLayout
-from learner_node.update.optimiser import ClipRule
+from learner_node.update.optimiser import ClipRule, WeightDecay
 
 _MakeGroup = Callable[[Group], tuple[GroupedNetworks, list[Tensor]]]
 """Returns the module of a group, and the initial parameters of each of its networks."""
@@ -42,7 +42,9 @@ def make_policies(
     shapes = [layer_shapes(player, network) for player in players.agents]
     make = partial(_layered, network, shapes, layer_norm=network.policy_layer_norm, seed=(seed, 0), like=like)
     sides = [player.team for player in players.agents]
-    return _make_set(groups, make, sides, algorithm, algorithm.policy_weight_decay)
+    return _make_set(
+        groups, make, sides, algorithm, WeightDecay(algorithm.policy_weight_decay, algorithm.decoupled_weight_decay)
+    )
 
 
 def make_critics(
@@ -71,7 +73,9 @@ def make_critics(
     if layout.critic_outputs > 1:
         make = partial(_with_equal_bins, make)
     sides = [players.agents[critic.player].team for critic in layout.critics]
-    return _make_set(groups, make, sides, algorithm, algorithm.critic_weight_decay)
+    return _make_set(
+        groups, make, sides, algorithm, WeightDecay(algorithm.critic_weight_decay, algorithm.decoupled_weight_decay)
+    )
 
 
 def _layered(
@@ -138,7 +142,7 @@ def _user_critics(
 
 
 def _make_set(
-    groups: Sequence[Group], make: _MakeGroup, sides: Sequence[str], algorithm: AlgorithmSpec, weight_decay: float
+    groups: Sequence[Group], make: _MakeGroup, sides: Sequence[str], algorithm: AlgorithmSpec, weight_decay: WeightDecay
 ) -> NetworkSet:
     """Returns the networks of one kind; sides: the side of each user (policy or critic)."""
     modules: list[GroupedNetworks] = []

@@ -288,7 +288,7 @@ def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Clust
 
 
 @pytest.mark.system
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_a_time_limit_during_the_evaluation_queues_the_job_again(cluster: Cluster) -> None:
     job = cluster.submit(*SCENARIO, "--time", "3s", SHOAL_EPISODES="100000")
     wait_until(lambda: "evaluates the run" in cluster.log(), f"it evaluates; {cluster.log()}", within_s=90)
@@ -300,7 +300,7 @@ def test_a_time_limit_during_the_evaluation_queues_the_job_again(cluster: Cluste
     assert not cluster.run.evaluation_file.exists()
     assert cluster.leftovers() == []
     again = cluster.submit(*SCENARIO, "--time", "3s", SHOAL_EPISODES="20", SLURM_RESTART_COUNT="1")
-    ends(cluster, again, 0)
+    ends(cluster, again, 0, within_s=180)
     assert cluster.requeued == ["4711"]
     assert cluster.run.evaluation_file.exists(), cluster.log()
     assert (cluster.run.path / "report.html").exists()

@@ -64,6 +64,7 @@ NUMBERS: dict[str, Any] = {
         "action_regularisation": 0.0,
         "policy_weight_decay": 0.0,
         "critic_weight_decay": 1e-5,
+        "decoupled_weight_decay": False,
         "reward_scale": 1.0,
         "team_spirit": 0.0,
         "teammates": "current",

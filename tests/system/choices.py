@@ -100,6 +100,7 @@ ROWS = {
             "network.tell_apart=true",
             "algorithm.learning_rate_decay=cosine",
             "algorithm.policy_weight_decay=1e-4",
+            "algorithm.decoupled_weight_decay=true",
             "algorithm.reward_scale=0.5",
             "replay.error_buffer=2000",
         ),

@@ -7,12 +7,14 @@ bounds, with their reasons.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from actor_node.evaluation.rollouts.episodes import Float64s
 from shoal.commands.diagnose.team_warnings import min_updates
+from shoal.commands.report.comparison import Estimate
 from shoal.commands.report.run_record import RunRecord
 from shoal.number_format import duration, significant
 
@@ -87,6 +89,23 @@ def trend_text(trend: Trend) -> str:
     change = f"{before} in the fourth fifth of the training, {last} in the last"
     beginnings = {"rising": "Still rising", "level": "No longer rising", "falling": "Falling"}
     return f"{beginnings[trend.direction]}: the return was {change}."
+
+
+def comparison_text(estimates: Sequence[Estimate]) -> str:
+    """Returns which of several groups is best, and whether the runs show it; empty if fewer than two are known."""
+    known = sorted((one for one in estimates if math.isfinite(one.mean)), key=lambda one: one.mean, reverse=True)
+    if len(known) < 2:
+        return ""
+    best, second = known[:2]
+    if min(len(best.runs), len(second.runs)) < 2:
+        return (
+            f"{best.label} has the best mean, but a difference needs at least two runs on each side: train more seeds."
+        )
+    if best.low > second.high:
+        return f"{best.label} is better than {second.label} and all others: the intervals do not overlap."
+    return (
+        f"{best.label} has the best mean, but its interval overlaps that of {second.label}: train more seeds to tell."
+    )
 
 
 def next_steps(record: RunRecord) -> list[NextStep]:

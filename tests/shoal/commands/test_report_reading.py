@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from common.run.directory import RunDirectory
 from shoal.commands.report.comparison import Estimate, on_one_scale
-from shoal.commands.report.reading import Trend, next_steps, run_trend, trend_of, trend_text
+from shoal.commands.report.reading import Trend, comparison_text, next_steps, run_trend, trend_of, trend_text
 from shoal.commands.report.run_record import read_record
 
 from .report_runs import evaluate_run, line, make_run, write_lines
@@ -127,6 +127,29 @@ def test_an_unreadable_diagnosis_is_ignored(tmp_path: Path, content: str) -> Non
     directory = make_run(tmp_path / "run")
     directory.diagnosis_file.write_text(content)
     assert read_record(directory.path).diagnosis is None
+
+
+# ---- groups -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("best", "upper", "said"),
+    [
+        (Estimate("a", -30.0, -31.0, -29.0, (-30.0, -30.0)), -38.0, "a is better than b and all others"),
+        (Estimate("a", -30.0, -39.0, -21.0, (-29.0, -31.0)), -38.0, "its interval overlaps that of b"),
+        (Estimate("a", -30.0, -31.0, -29.0), -38.0, "at least two runs on each side"),
+    ],
+    ids=["apart", "overlapping", "one run, whose interval is over episodes"],
+)
+def test_the_best_group_is_named_with_what_the_runs_show(best: Estimate, upper: float, said: str) -> None:
+    second = Estimate("b", -40.0, -42.0, upper, (-39.0, -41.0))
+    text = comparison_text([second, Estimate("c", math.nan), best])
+    assert text.startswith("a ")
+    assert said in text
+
+
+def test_one_group_is_compared_with_nothing() -> None:
+    assert comparison_text([Estimate("a", -3.0, -4.0, -2.0), Estimate("b", math.nan)]) == ""
 
 
 # ---- on one scale ---------------------------------------------------------------------------------------------------

@@ -36,14 +36,14 @@ SPEED_GOAL = 8.0
 OPTIONS = {"paper": ("--preset", "paper", "--set", "network.head=box"), "own": ()}
 EVALUATE_TIMEOUT_S = 900.0
 WORLDS = ("simple_spread", "mamujoco:HalfCheetah-2x3")
-_WORLD_PACKAGES = ("mpe2==1.1.1", "pettingzoo==1.27.0", "gymnasium-robotics==1.4.2", "mujoco==4.0.0", "torch==2.13.0")
+_WORLD_PACKAGES = ("mpe2==1.1.1", "gymnasium-robotics==1.4.2", "mujoco==4.0.0", "torch==2.13.0")
 
 PEERS = (
     # AgileRL cannot be imported without peft, which it does not declare as a dependency.
-    Peer("agilerl", ("agilerl==2.58.0", "mpe2==1.1.1", "peft==0.21.2", "torch==2.13.0"), ("simple_spread",)),
-    Peer("xuance", ("xuance==1.4.4", *_WORLD_PACKAGES), WORLDS),
-    Peer("benchmarl", ("benchmarl==1.5.2", *_WORLD_PACKAGES), WORLDS),
-    Peer("torchrl", ("torchrl==0.14.1", "redis==8.1.0", *_WORLD_PACKAGES), WORLDS),
+    Peer("agilerl", ("agilerl==2.58.0", "peft==0.21.2", *_WORLD_PACKAGES)),
+    Peer("xuance", ("xuance==1.4.4", *_WORLD_PACKAGES)),
+    Peer("benchmarl", ("benchmarl==1.5.2", *_WORLD_PACKAGES)),
+    Peer("torchrl", ("torchrl==0.14.1", "redis==8.1.0", *_WORLD_PACKAGES)),
 )
 
 
@@ -100,8 +100,9 @@ def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     written: list[LabelledResult] = []
     for peer in (peer for peer in PEERS if peer.name in peers):
         python = yield from install_missing(peer, config)
-        trials = [_Trial(config, world, name) for world in worlds for name in OPTIONS if world in peer.worlds]
-        for trial in trials if python else ():
+        if python is None:
+            continue
+        for trial in [_Trial(config, world, name) for world in worlds for name in OPTIONS]:
             if trial not in ours:
                 yield BenchProgress(f"Shoal, {trial.text}")
                 ours[trial] = [_train_shoal(trial, seed) for seed in trial.seeds]

@@ -23,8 +23,6 @@ class Peer(NamedTuple):
     """Name in rows, and of the file of constraints."""
     packages: tuple[str, ...]
     """What pip installs; the program itself is the first."""
-    worlds: tuple[str, ...] = ()
-    """Worlds on which its script trains."""
 
 
 class PeerEnvironment:

@@ -32,10 +32,35 @@ def make_world(name: str) -> Any:
     if name.startswith("mamujoco:"):
         from gymnasium_robotics import mamujoco_v1  # noqa: PLC0415  (only one of both packages is needed)
 
-        return mamujoco_v1.parallel_env(*name.removeprefix("mamujoco:").split("-"))
+        return _float32(mamujoco_v1.parallel_env(*name.removeprefix("mamujoco:").split("-")))
     from mpe2 import simple_spread_v3  # noqa: PLC0415
 
     return simple_spread_v3.parallel_env(continuous_actions=True)
+
+
+def _float32(world: Any) -> Any:
+    """Returns a world whose observations are float32: TorchRL's networks do not take MuJoCo's float64."""
+    from gymnasium.spaces import Box  # noqa: PLC0415
+    from pettingzoo.utils import BaseParallelWrapper  # noqa: PLC0415
+
+    class Float32(BaseParallelWrapper):  # type: ignore[misc]
+        def reset(self, seed: int | None = None, options: Any = None) -> Any:
+            obs, infos = self.env.reset(seed=seed, options=options)
+            return _cast(obs), infos
+
+        def step(self, actions: Any) -> Any:
+            obs, *rest = self.env.step(actions)
+            return _cast(obs), *rest
+
+        def observation_space(self, agent: str) -> Box:
+            space = self.env.observation_space(agent)
+            return Box(-np.inf, np.inf, space.shape, np.float32)
+
+    return Float32(world)
+
+
+def _cast(obs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: np.asarray(one, np.float32) for name, one in obs.items()}
 
 
 class TrainingRun:
@@ -76,9 +101,9 @@ class TrainingRun:
 
     def count(self, steps: int = 0, updates: int = 0) -> None:
         """Counts environment steps and updates; rates count from the first update."""
+        self._steps += steps
         if updates and not self._updates:
             self._learning_at, self._first_steps = self.trained_s, self._steps
-        self._steps += steps
         self._updates += updates
 
     def evaluate_if_due(self, act: Act) -> None:
@@ -122,6 +147,8 @@ def main(train: Callable[[TrainingRun, str], Act]) -> None:
     settings, world, result, seconds, episodes, seed, train_seed = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: ends with the benchmark
+    # Some peers write logs into the working directory.
+    os.chdir(Path(result).parent)
     np.random.seed(int(train_seed))  # noqa: NPY002  (peers draw from numpy's global generator)
     run = TrainingRun(world, float(seconds), int(episodes), int(seed), int(train_seed))
     act = train(run, settings)

@@ -13,7 +13,7 @@ from common.policy.network import parameter_count, weight_count
 from common.run.players import STOCHASTIC, parse_algorithms
 from common.run.run import MLP, AlgorithmSpec, NetworkSpec, Run
 from common.spec import PlayersSpec
-from learner_node.update.layout import NetworkLayout, network_layout
+from learner_node.update.layout import VARIANTS, NetworkLayout, network_layout
 
 EngineName = Literal["autograd", "stacked"]
 
@@ -61,9 +61,10 @@ def choose_engine(
 
 def uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
     """Returns the setting that the gradients written by hand do not cover; empty if they cover all."""
-    is_stochastic = bool(STOCHASTIC & set(parse_algorithms(algorithm.variants).values()))
+    names = set(parse_algorithms(algorithm.variants).values())
+    is_covered = not STOCHASTIC & names and not any(VARIANTS[name].team_critic for name in names)
     settings = {
-        f"algorithm.name={algorithm.name}": algorithm.is_user_class or is_stochastic,
+        f"algorithm.name={algorithm.name}": algorithm.is_user_class or not is_covered,
         f"network.critic={network.critic}": network.critic != MLP,
         f"network.activation={network.activation}": network.activation != "relu",
         "network.policy_layer_norm=true": network.policy_layer_norm,

@@ -10,6 +10,10 @@
     masac    maddpg with two critics and policies that are distributions,      Haarnoja et al. 2018, arXiv 1812.05905
              rewarded for their entropy                                        (algorithms/masac.py)
     isac     the same, where critics read their own observation and action     masac is to maddpg as isac is to iddpg
+    hatd3    matd3 with one pair of critics a side, whose policies are         Zhong et al. 2024, arXiv 2304.09870
+             updated one after another in random order                         (algorithms/hatd3.py)
+    hasac    masac in the same way                                             Liu et al. 2024, arXiv 2306.10715
+                                                                               (algorithms/hasac.py)
 
 The critic input is joint observation, joint action and global state side by side `[O+U+S]`; without a state S is 0.
 Centralised critics read the observations, the state, or both (`algorithm.critic_sees`), and all actions.
@@ -20,15 +24,16 @@ Each algorithm is a `Variant` of one update. Sides may use different variants in
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Literal
 
 from common.errors import ConfigError
-from common.run.players import Algorithm, algorithms_by_side, network_groups
+from common.run.players import Algorithm, algorithms_by_side, network_groups, parse_algorithms
 from common.run.run import AlgorithmSpec, NetworkSpec
-from common.spec import Categorical, PlayerSpec, PlayersSpec
+from common.spec import Categorical, JointSpec, PlayerSpec, PlayersSpec
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,11 @@ class Variant:
     """Whether target actions carry clipped noise (Fujimoto et al. 2018, target policy smoothing)."""
     policy_delay: int = 1
     """Critic updates for each update of policies and targets (Fujimoto et al. 2018, delayed policy updates)."""
+    team_critic: bool = False
+    """Whether the players of a side have one critic, or one pair, that learns the side's mean reward."""
+    sequential: bool = False
+    """Whether the policies of a side are updated one after another in random order (Zhong et al. 2024). Then each
+    player has its own policy."""
 
 
 VARIANTS: dict[Algorithm, Variant] = {
@@ -52,6 +62,8 @@ VARIANTS: dict[Algorithm, Variant] = {
     "joint": Variant(),
     "masac": Variant(twin_critics=True),
     "isac": Variant(centralised=False, twin_critics=True),
+    "hatd3": Variant(twin_critics=True, target_noise=True, policy_delay=2, team_critic=True, sequential=True),
+    "hasac": Variant(twin_critics=True, team_critic=True, sequential=True),
 }
 
 
@@ -76,6 +88,10 @@ class NetworkLayout:
     """The first critic of each player, in the order of the players; then the second critics."""
     target_noise: tuple[bool, ...]
     """Whether each player's target actions carry noise."""
+    team_critic: tuple[bool, ...]
+    """Whether each player has its critics in common with all players of its side."""
+    sequential: tuple[bool, ...]
+    """Whether each player's policy is updated at its position in an order of its side, not with all others."""
     policy_delay: int
     """Critic updates for each update of policies and targets."""
 
@@ -100,23 +116,43 @@ def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: Algori
     separate = tuple(range(len(players.agents)))
     roles = network_groups(players, network.share)
     _refuse_mixed_roles(players, roles, algorithm_by_side, algorithm)
-    critic_roles = roles if network.share_critics else separate
+    _refuse_shared_heterogeneous(players, variants, algorithm_by_side, network)
     if algorithm.team_critic:
         _refuse_independent_team(players, variants, algorithm_by_side)
-        critic_roles = tuple(players.sides.index(player.team) for player in players.agents)
-    sees, team = algorithm.critic_sees, algorithm.team_critic
-    first = [_critic(players, i, critic_roles, variants[i], 0, sees=sees, in_joint_order=team) for i in separate]
+    sequential = tuple(variant.sequential for variant in variants)
+    team_sides = sides_with_one_critic(players, algorithm)
+    team = [player.team in team_sides for player in players.agents]
+    shared_critics = roles if network.share_critics else separate
+    critic_roles = _numbers(
+        ("side", players.agents[i].team) if team[i] else ("role", shared_critics[i]) for i in separate
+    )
+    critic = partial(_critic, players, critic_roles, sees=algorithm.critic_sees)
+    first = [critic(i, variants[i], 0, in_joint_order=team[i]) for i in separate]
     offset = 1 + max(critic_roles)
-    second = [
-        _critic(players, i, critic_roles, variants[i], offset, sees=sees, in_joint_order=team)
-        for i in separate
-        if variants[i].twin_critics
-    ]
+    second = [critic(i, variants[i], offset, in_joint_order=team[i]) for i in separate if variants[i].twin_critics]
     return NetworkLayout(
-        policy_networks=roles if network.share_policies else separate,
+        policy_networks=_numbers(
+            ("alone", i) if sequential[i] or not network.share_policies else ("role", roles[i]) for i in separate
+        ),
         critics=_numbered([*first, *second]),
         target_noise=tuple(variant.target_noise for variant in variants),
-        policy_delay=algorithm.policy_every or max(variant.policy_delay for variant in variants),
+        team_critic=tuple(team),
+        sequential=sequential,
+        policy_delay=policy_delay(algorithm),
+    )
+
+
+def policy_delay(algorithm: AlgorithmSpec) -> int:
+    """Returns the number of critic updates for each update of policies and targets."""
+    names = parse_algorithms(algorithm.variants).values()
+    return algorithm.policy_every or max(VARIANTS[name].policy_delay for name in names)
+
+
+def sides_with_one_critic(joint: JointSpec, algorithm: AlgorithmSpec) -> frozenset[str]:
+    """Returns the sides whose players have one critic: by `algorithm.team_critic`, or by the side's own algorithm."""
+    algorithm_by_side = algorithms_by_side(joint, algorithm.variants)
+    return frozenset(
+        side for side, name in algorithm_by_side.items() if algorithm.team_critic or VARIANTS[name].team_critic
     )
 
 
@@ -133,6 +169,22 @@ def _refuse_mixed_roles(
                 f"network.share: {first_user.name} of side {first_user.team} and {player.name} of side {player.team} "
                 "cannot share networks, because their sides have different algorithms or learning rates. Give both "
                 "sides the same algorithm.name and algorithm.side_learning_rates, or share within a side."
+            )
+
+
+def _refuse_shared_heterogeneous(
+    players: PlayersSpec,
+    variants: Sequence[Variant],
+    algorithm_by_side: Mapping[str, Algorithm],
+    network: NetworkSpec,
+) -> None:
+    """Raises ConfigError if `network.share` lists a player of a side whose policies are updated one after another."""
+    for player, variant in zip(players.agents, variants, strict=True):
+        if variant.sequential and any(player.name in names for names in network.share):
+            raise ConfigError(
+                f"network.share: {player.name} learns by {algorithm_by_side[player.team]}, which gives each agent its"
+                f" own policy and each side one critic. Remove {player.name} from the group, or choose another"
+                " algorithm."
             )
 
 
@@ -153,8 +205,8 @@ def _refuse_gaussians(players: PlayersSpec, network: NetworkSpec) -> None:
     """Raises ConfigError if a player draws Box parts from a Gaussian, whose density only the head `box` has."""
     if network.head != "box" and players.gaussian_columns:
         raise ConfigError(
-            f"network.head = {network.head!r}: masac and isac need the density of an action, which Shoal computes for"
-            " network.head=box only. Set it, or choose another algorithm."
+            f"network.head = {network.head!r}: masac, isac and hasac need the density of an action, which Shoal"
+            " computes for network.head=box only. Set it, or choose another algorithm."
         )
 
 
@@ -196,8 +248,8 @@ def _refuse_state(
 
 def _critic(
     players: PlayersSpec,
-    player: int,
     roles: Sequence[int],
+    player: int,
     variant: Variant,
     offset: int,
     *,
@@ -230,5 +282,12 @@ def _columns(players: PlayersSpec, player: PlayerSpec) -> list[int]:
 
 def _numbered(critics: Sequence[Critic]) -> tuple[Critic, ...]:
     """Returns the critics with their networks numbered without gaps, in order of first use."""
-    numbers = {network: i for i, network in enumerate(dict.fromkeys(critic.network for critic in critics))}
-    return tuple(Critic(critic.player, numbers[critic.network], critic.input_columns) for critic in critics)
+    numbers = _numbers(critic.network for critic in critics)
+    return tuple(replace(critic, network=number) for critic, number in zip(critics, numbers, strict=True))
+
+
+def _numbers(keys: Iterable[object]) -> tuple[int, ...]:
+    """Returns a number for each key, equal for equal keys, without gaps in order of first use."""
+    listed = list(keys)
+    numbers = {key: i for i, key in enumerate(dict.fromkeys(listed))}
+    return tuple(numbers[key] for key in listed)

@@ -86,6 +86,8 @@ CASES: dict[str, tuple[str, dict[str, object], dict[str, object], tuple[str, ...
     "sides differ": ("tag", {"name": "adversary=joint,agent=iddpg"}, {}, BOTH),
     "team critic": ("tag", {"name": "matd3", "team_critic": True}, {}, ("autograd",)),
     "masac": ("mixed", {"name": "masac"}, {}, ("autograd",)),
+    "hatd3": ("tag", {"name": "hatd3"}, {}, ("autograd",)),
+    "hasac": ("mixed", {"name": "a=hasac,b=hatd3"}, {}, ("autograd",)),
     "layer norm": (
         "tag",
         {"name": "maddpg"},

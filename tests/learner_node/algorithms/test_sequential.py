@@ -240,7 +240,8 @@ def test_players_of_other_algorithms_are_first() -> None:
 @pytest.mark.parametrize("team", ["spread", "discrete", "mixed", "masked"])
 @pytest.mark.parametrize("name", ["hatd3", "hasac"])
 def test_every_team_learns(team: str, name: str) -> None:
-    settings = {"algorithm": {"name": name, "normalise_rewards": True}, "network": {"policy_hidden": [8]}}
+    algorithm = {"name": name, "normalise_observations": True, "normalise_rewards": True}
+    settings = {"algorithm": algorithm, "network": {"policy_hidden": [8]}}
     engine = make_engine(Run("r", make_run_spec({"scenario": "simple_spread"}, settings), TEAMS[team]), DOUBLE)
     assert type(engine) is {"hatd3": Hatd3, "hasac": Hasac}[name]
     before = engine.policy_weights()

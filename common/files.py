@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -91,7 +92,8 @@ def lock_file(file: TextIO) -> None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that readers, also after a crash, see the old content or the new content, never a part of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Processes on several machines may write the same file of a shared directory.
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
             file.write(content)

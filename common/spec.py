@@ -39,6 +39,11 @@ class Box(msgspec.Struct, frozen=True, tag="box", forbid_unknown_fields=True):
         """Numbers this part takes in the joint action."""
         return len(self.low)
 
+    @property
+    def fits_soft_choice(self) -> bool:
+        """Whether it is two or more numbers from 0 to 1, which a soft choice can make: moves and words of MPE."""
+        return self.size > 1 and set(self.low) == {0.0} and set(self.high) == {1.0}
+
 
 class Categorical(msgspec.Struct, frozen=True, tag="categorical", forbid_unknown_fields=True):
     """One discrete part of an action, stored one-hot (or soft one-hot): a choice among `n`."""

@@ -26,6 +26,7 @@ NAVIGATION = {
         "docs/presets",
         "docs/worlds",
         "docs/evaluation",
+        "docs/sweeps",
         "docs/diagnostics",
         "docs/report",
         "docs/films",
@@ -51,7 +52,7 @@ NAVIGATION = {
         "docs/metrics",
         "docs/runbook",
     ],
-    "Results": ["docs/results", "docs/worlds-of-others", "docs/paper-quick", "docs/benchmarks"],
+    "Results": ["docs/results", "docs/worlds-of-others", "docs/paper", "docs/paper-quick", "docs/benchmarks"],
     "Design": ["ARCHITECTURE", "docs/decisions", "docs/traps", "CONTRIBUTING", "CHANGELOG", "SECURITY"],
 }
 """Every page of the site except the first, README. A missing page is a warning, and a warning is an error."""

@@ -36,7 +36,7 @@ class EngineChoice(NamedTuple):
 def user_classes(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
     """Returns the settings that name a user's own classes, as text; empty if there are none."""
     settings = [f"algorithm.name = {algorithm.name!r}"] if algorithm.is_user_class else []
-    if network.critic != MLP:
+    if network.is_user_critic:
         settings.append(f"network.critic = {network.critic!r}")
     return ", ".join(settings)
 
@@ -70,6 +70,7 @@ def uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
         "network.policy_layer_norm=true": network.policy_layer_norm,
         "network.critic_layer_norm=true": network.critic_layer_norm,
         "algorithm.team_critic=true": algorithm.team_critic,
+        "algorithm.critic_loss=hl_gauss": algorithm.critic_loss == "hl_gauss",
     }
     return next((setting for setting, is_uncovered in settings.items() if is_uncovered), "")
 
@@ -95,16 +96,18 @@ def learnt_parameters(players: PlayersSpec, network: NetworkSpec, layout: Networ
     inputs = {critic.network: len(critic.input_columns) for critic in layout.critics}
     return (
         sum(parameter_count(player, network) for player in by_network.values()),
-        sum(_critic_parameters(input_count, network) for input_count in inputs.values()),
+        sum(_critic_parameters(input_count, network, layout) for input_count in inputs.values()),
     )
 
 
 def expanded_parameters(players: PlayersSpec, network: NetworkSpec, layout: NetworkLayout) -> int:
     """Returns the number of parameters in the stacked update; a shared network counts once for each user."""
-    return weight_count(players, network) + len(layout.critics) * _critic_parameters(players.critic_input_dim, network)
+    return weight_count(players, network) + len(layout.critics) * _critic_parameters(
+        players.critic_input_dim, network, layout
+    )
 
 
-def _critic_parameters(inputs: int, network: NetworkSpec) -> int:
+def _critic_parameters(inputs: int, network: NetworkSpec, layout: NetworkLayout) -> int:
     """Returns the number of parameters of a critic."""
     norms = 2 * sum(network.critic_hidden) if network.critic_layer_norm else 0
-    return norms + sum((i + 1) * o for i, o in pairwise((inputs, *network.critic_hidden, 1)))
+    return norms + sum((i + 1) * o for i, o in pairwise((inputs, *network.critic_hidden, layout.critic_outputs)))

@@ -6,11 +6,13 @@
                                         |--every 2 s-----> Reporter --> metrics.jsonl, TensorBoard
                                         |--every 20 s----> Saver --> checkpoints, policy.safetensors
                                         |--every `budget.milestone_steps`--> Saver --> milestones
+                                        |--`evaluation.times` a run--> Evaluations --> Reporter --> evaluations.jsonl
 
 | waits for                                                          | freed by                                    |
 |--------------------------------------------------------------------|---------------------------------------------|
 | a batch                                                            | the replay server; `waiting_for` has the reason |
 | the first answer of a replay server, before the networks are built | the answer, or 1 s                          |
+| the last evaluation, after the budget is used                      | its figures, its time limit, or a stop      |
 | the replay servers' confirmation that the run is finished          | their status, or 5 s                        |
 
 The learner has no other wait. It publishes, reports and saves between two updates, in one thread.
@@ -29,6 +31,7 @@ from common.process.health import Health
 from common.process.logs import WaitLog
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
+from common.run.evaluations import read_evaluations
 from common.run.run import Run
 from common.wire.keys import load_keys
 from common.wire.messages import StatusRequest
@@ -36,6 +39,7 @@ from learner_node.broadcast import WeightsSender
 from learner_node.clocks import BudgetClock, Timer
 from learner_node.config import LearnerConfig
 from learner_node.devices import Device
+from learner_node.evaluation.evaluations import Evaluations
 from learner_node.persistence.saver import BeforeSaving, Saver
 from learner_node.persistence.state import Counters, TrainingState, restore_state
 from learner_node.replay_client import ReplayClient, ShardedReplayClient
@@ -92,19 +96,20 @@ class Learner:
         broadcast: WeightsSender,
         make_replay_client: MakeReplayClient | None = None,
         before_saving: BeforeSaving | None = None,
+        fixed_episodes: bool = False,
     ) -> None:
         """Loads the newest checkpoint, connects to the replay servers, and builds the networks.
 
         ShoalError if there are checkpoints and none can be read; ConfigError if an address is not valid.
         make_replay_client: makes the client, if batches do not come from replay servers. before_saving: called before
-        each checkpoint.
+        each checkpoint. fixed_episodes: whether evaluations play a number of episodes that no clock determines.
         """
         self._run, self._directory, self._config, self._device = run, directory, config, device
         self.metrics = metrics
         self._name = f"learner-{secrets.token_hex(3)}"
         self._saver, self._before_saving = Saver(run, directory, config.keep_checkpoints, metrics), before_saving
         self.counters = self._saver.counters
-        metrics_log = MetricsLog(directory, open_tracker(config.track, run, directory))
+        metrics_log = MetricsLog(directory, run, open_tracker(config.track, run, directory))
         started_at = time.monotonic()
         self._wait, self._budget_clock = WaitLog(_log), BudgetClock(self.counters.env_steps, started_at)
         self._refused_weights = RefusedWeights()
@@ -120,6 +125,10 @@ class Learner:
             metrics_log=metrics_log,
             budget_clock=self._budget_clock,
             wait=self._wait,
+            evaluations=read_evaluations(directory.evaluations_file),
+        )
+        self._evaluations = Evaluations(
+            run, self.counters, self._reporter.observe_evaluation, fixed_episodes=fixed_episodes
         )
         try:
             self._trainer = self._build(self._saver.loaded)
@@ -137,6 +146,12 @@ class Learner:
 
     def run(self, stop: Stop, health: Health) -> None:
         """Trains until the budget is used or a stop is requested, then saves."""
+
+        def keep_waiting() -> bool:
+            health.beat()
+            return not stop.requested
+
+        self._keep_waiting = keep_waiting
         started_at = time.monotonic()
         if self.progress >= 1.0:
             _log.warning("the budget is used already; resume with a larger --steps or --time to continue")
@@ -162,7 +177,8 @@ class Learner:
         self._finish()
 
     def close(self) -> None:
-        """Closes files and sockets."""
+        """Closes files and sockets, and ends the process of evaluations."""
+        self._evaluations.close()
         self._replay.close()
         self._reporter.close()
 
@@ -214,6 +230,7 @@ class Learner:
             PeriodicAction(Timer(LOG_PERIOD_S, now).is_due, self._write_metrics),
             PeriodicAction(Timer(PROGRESS_PERIOD_S, now).is_due, lambda _: self._reporter.log_progress()),
             PeriodicAction(lambda _: self._saver.is_milestone_due(), self._save_milestone),
+            PeriodicAction(lambda _: True, self._evaluate),
             PeriodicAction(Timer(self._config.checkpoint_every, now).is_due, self._save_if_trained),
         )
 
@@ -246,6 +263,9 @@ class Learner:
 
     def _save_milestone(self, _now: float) -> None:
         self._saver.save_milestone(self._trainer.engine)
+
+    def _evaluate(self, _now: float) -> None:
+        self._evaluations.advance(self._trainer.engine.policy_weights, self._keep_waiting)
 
     def _save_if_trained(self, _now: float) -> None:
         # Save during the warm-up too: a crash must not lose the time charged to the budget.
@@ -285,7 +305,7 @@ class Learner:
         return trainer
 
     def _finish(self) -> None:
-        """Publishes, saves and reports a last time; marks the run as finished if the budget is used."""
+        """Publishes, saves, evaluates and reports a last time; marks the run as finished if the budget is used."""
         finished, engine = self.progress >= 1.0, self._trainer.engine
         if self._publisher.started:
             self._publisher.publish_last(engine, time.monotonic())
@@ -294,6 +314,8 @@ class Learner:
             self._save()
             self._replay.send(StatusRequest())
             self._reporter.write_metrics(self._trainer.losses)
+            if finished:
+                self._evaluations.finish(engine.policy_weights, self._keep_waiting)
         if self._publisher.started or finished:
             self._reporter.report_end(self._trainer.losses, finished=finished)
         if finished:

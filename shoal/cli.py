@@ -38,6 +38,9 @@ SECTIONS: dict[str, dict[str, CommandEntry]] = {
     },
     "Export": {
         "export": CommandEntry("export.cli", "export", "Write a team's policies as ONNX."),
+        "export-results": CommandEntry(
+            "export_results.cli", "export_results", "Write evaluations as JSON for marl-eval, or as CSV."
+        ),
     },
     "Operate": {
         "keys": CommandEntry("keys", "keys", "Create the keys of an encrypted deployment."),

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from common.files import write_atomically
+from common.process.resources import usable_cores
 from common.run.directory import RunDirectory
 
 MACHINE_FILE = "machine.json"
@@ -34,10 +35,9 @@ def read_machine(directory: RunDirectory) -> dict[str, dict[str, Any]]:
 
 def describe_machine() -> dict[str, str]:
     """Returns the properties of this machine that determine speed; nothing identifies the machine or its user."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
     return {
         "processor": _processor(),
-        "cores": f"{usable} usable of {os.cpu_count()}",
+        "cores": f"{usable_cores()} usable of {os.cpu_count()}",
         "memory": _memory(),
         "system": f"{platform.system()} {platform.release()} ({platform.machine()})",
         "Python": platform.python_version(),

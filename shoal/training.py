@@ -25,6 +25,7 @@ from actor_node.evaluation.evaluate import FIRST_SEED, Evaluation
 from common.errors import ConfigError
 from common.process.durations import Duration
 from common.run.directory import RunDirectory
+from common.run.evaluations import ScheduledEvaluation, read_evaluations
 from common.run.open_run import RunOptions
 from common.run.run import RunSpec
 from common.run.validation_errors import explain, suggest
@@ -131,6 +132,11 @@ class Run:
         if not file.exists():
             return []
         return [msgspec.json.decode(line) for line in file.read_bytes().splitlines() if line.strip()]
+
+    @property
+    def evaluations(self) -> list[ScheduledEvaluation]:
+        """The evaluations while the run trained, in order: the lines of `evaluations.jsonl` (docs/tracking.md)."""
+        return read_evaluations(self._files.evaluations_file)
 
     def evaluate(self, episodes: int | None = None, **options: Unpack[EvaluateOptions]) -> Evaluation:
         """Evaluates the run's team; parameters and exceptions are those of `shoal.evaluate`."""

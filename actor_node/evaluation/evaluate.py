@@ -70,6 +70,50 @@ class Comparison(msgspec.Struct, frozen=True):
     return_ci95: tuple[float, float]
 
 
+class Reference(msgspec.Struct, frozen=True):
+    """The return of a reference team on a scale."""
+
+    name: str
+    """random, untrained, frozen or scripted."""
+    episodes: int
+    return_mean: float
+    return_ci95: tuple[float, float]
+    """Bootstrap percentile interval of the mean."""
+
+
+class SideScale(msgspec.Struct, frozen=True):
+    """The scale that the return of one side stands on: the returns of reference teams on this side."""
+
+    side: str
+    """Name of the side; empty in a world with one side."""
+    opponents: str
+    """The team that played all other sides, for the team and its references; empty in a world with one side."""
+    return_mean: float
+    """The team's return: summed over agents in a world with one side, else the mean over the side's agents."""
+    return_ci95: tuple[float, float]
+    """Bootstrap percentile interval of the mean."""
+    references: list[Reference]
+    top: str = ""
+    """The reference at the upper end of the scale; empty if none is clearly better than random actions."""
+    fraction: float | None = None
+    """How far the team is from random actions (0) to the upper end (1); None without an upper end."""
+
+    def reference(self, name: str) -> Reference | None:
+        """Returns the reference team of a name; None if the scale has none."""
+        return next((one for one in self.references if one.name == name), None)
+
+    @property
+    def weakest_that_is_not_beaten(self) -> str:
+        """The first of random actions and the untrained team whose return is not clearly below the team's; else empty.
+
+        Clearly: the intervals do not overlap.
+        """
+        for name in ("random", "untrained"):
+            if (one := self.reference(name)) is not None and one.return_ci95[1] >= self.return_ci95[0]:
+                return name
+        return ""
+
+
 class Evaluation(msgspec.Struct, frozen=True):
     """A team's results over whole episodes."""
 
@@ -112,6 +156,8 @@ class Evaluation(msgspec.Struct, frozen=True):
     """Number of episodes in the batched world that were also played in mpe2, with equal rewards."""
     compared: list[Comparison] = []
     """The team with the other `choices`, and random actions, over fewer episodes; empty if not requested."""
+    scale: list[SideScale] = []
+    """The returns of reference teams, one entry a side; empty if they were not measured."""
 
 
 def evaluate(
@@ -148,8 +194,8 @@ def evaluate_team(
     """Plays episodes as `evaluate` does, with any team in the world of the run, trained or not.
 
     episodes: 0 takes the number that `options` and the world determine. choices: `drawn` draws Categorical parts from
-    the policy's softmax and Box parts of stochastic players from its Gaussian; for a team without either it is
-    `greedy`.
+    the policy's softmax, soft vectors with Gumbel noise, and Box parts of stochastic players from its Gaussian; for a
+    team without any it is `greedy`.
     """
     make_actor = team.make_sampled_actor if choices == "drawn" and team.make_sampled_actor else team.make_actor
     rollout = RolloutTask(run, team.name, make_actor, seed, task)

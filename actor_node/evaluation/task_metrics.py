@@ -17,10 +17,15 @@ from actor_node.evaluation.rollouts.episodes import EpisodeBatch, Float64s
 
 Metrics = dict[str, Float64s]
 
+_NEAR = 0.2
+"""The distance within which a goal is near. The paper's 84.0 % of targets reached at an average distance of 0.133 fit
+about this one, if distances have Rayleigh's distribution: 1 - exp(-pi / 4 * (0.2 / 0.133)^2) = 0.83."""
+
 MEANINGS = {
     "distance": "distance to the goal (simple_spread: summed over landmarks, of the nearest agent), mean over steps",
     "final_distance": "that distance at the last step",
     "reached": "fraction of goals touched at the last step",
+    "near": "fraction of goals that are nearer than 0.2 at the last step",
     "collisions": "pairs of agents that touch, summed over steps",
     "occupied_landmarks": "landmarks with an agent within 0.1, at the last step",
     "all_occupied": "fraction of episodes that end with every landmark occupied",
@@ -85,7 +90,8 @@ def _spread(batch: EpisodeBatch) -> Metrics:
 def _speaker_listener(batch: EpisodeBatch, options: Mapping[str, Any]) -> Metrics:
     # The legacy reward is the sum over both agents.
     terms = 2.0 if options.get("dynamics") == "legacy" else 1.0
-    return _distances(batch, np.sqrt(-batch.reward[..., 0] / terms), 0.075 + 0.04)
+    found = _distances(batch, np.sqrt(-batch.reward[..., 0] / terms), 0.075 + 0.04)
+    return found | {"near": (found["final_distance"] < _NEAR).astype(float)}
 
 
 def _reference(batch: EpisodeBatch, options: Mapping[str, Any]) -> Metrics:

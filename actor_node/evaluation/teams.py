@@ -4,6 +4,7 @@
 |-------------|----------------------------------------------------------------------------|
 | a directory | the policies of that run (or of one of its milestones)                     |
 | `frozen`    | the team shipped for the scenario (actor_node/opponents/)                  |
+| `scripted`  | the controller written for the scenario (scripted.py)                      |
 | `untrained` | networks of 64-64 before training, drawn from the first episode's seed     |
 | `random`    | every action uniformly at random                                           |
 
@@ -22,11 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.evaluation.rollouts.episodes import Actor
+from actor_node.evaluation.scripted import scripted_team
 from actor_node.evaluation.task import changed_world_options, short_name
 from actor_node.opponents import frozen_team
 from common.errors import ConfigError
 from common.policy.file import PolicyFile, load_policy
-from common.policy.heads import Floats
+from common.policy.heads import Floats, segments
 from common.policy.masks import ActionMasks, allowed
 from common.policy.network import Policy, layer_shapes
 from common.run.directory import RunDirectory
@@ -34,8 +36,8 @@ from common.run.players import players
 from common.run.run import NetworkSpec, Run
 from common.spec import AgentsSpec, Box, Categorical, Part, PlayersSpec
 
-FROZEN, UNTRAINED, RANDOM = "frozen", "untrained", "random"
-BASELINES = (FROZEN, UNTRAINED, RANDOM)
+FROZEN, SCRIPTED, UNTRAINED, RANDOM = "frozen", "scripted", "untrained", "random"
+BASELINES = (FROZEN, SCRIPTED, UNTRAINED, RANDOM)
 """Names of teams that are not runs."""
 _UNTRAINED_NETWORK = NetworkSpec(policy_hidden=(64, 64))
 
@@ -62,7 +64,7 @@ class Team(NamedTuple):
 
 
 class SampledPolicy:
-    """A policy that draws Categorical parts from its softmax, and Box parts of stochastic players from its Gaussian.
+    """A policy that draws choices and soft vectors by Gumbel noise, and Box parts of stochastic players.
 
     There is no further noise.
     """
@@ -161,16 +163,15 @@ def load_teams(names: Sequence[str], seed: int) -> tuple[Run, list[Team]]:
     run = stored[first].run
     for name in rest:
         _check_same_world(name, stored[name], first, run)
-    if FROZEN in names:
-        stored[FROZEN] = frozen_team(short_name(run.spec.scenario))
-        _check_same_world(f"the {FROZEN} team", stored[FROZEN], first, run)
-    return run, [_trained(name, stored[name]) if name in stored else _baseline(name, run, seed) for name in names]
+    return run, [
+        trained_team(name, stored[name]) if name in stored else baseline_team(name, run, seed) for name in names
+    ]
 
 
 def load_run_team(directory: RunDirectory) -> tuple[Run, Team]:
     """Returns the run of a directory and its team; ConfigError if the directory has no policies."""
     stored = _policies(directory)
-    return stored.run, _trained(run_name(directory), stored)
+    return stored.run, trained_team(run_name(directory), stored)
 
 
 def run_name(directory: RunDirectory) -> str:
@@ -182,6 +183,24 @@ def run_name(directory: RunDirectory) -> str:
 def random_team(run: Run, seed: int) -> Team:
     """Returns the baseline that acts uniformly at random in a run's world."""
     return Team(RANDOM, "", 0, "", partial(RandomTeam, run.joint, seed))
+
+
+def baseline_team(name: str, run: Run, seed: int) -> Team:
+    """Returns a baseline in a run's world; ConfigError if the world has none of this name.
+
+    seed: of random actions and of the networks of the untrained team.
+    """
+    if name == RANDOM:
+        return random_team(run, seed)
+    if name == SCRIPTED:
+        return Team(SCRIPTED, "", 0, "", partial(_return_actor, scripted_team(run)))
+    if name == FROZEN:
+        frozen = frozen_team(short_name(run.spec.scenario))
+        _check_same_world(f"the {FROZEN} team", frozen, "the run", run)
+        return trained_team(FROZEN, frozen)
+    untrained = players(run.joint, "maddpg")
+    policy = Policy(untrained, _UNTRAINED_NETWORK, _initial_weights(untrained, seed))
+    return Team(UNTRAINED, "", 0, "", partial(_return_actor, policy))
 
 
 def _load_named(name: str) -> PolicyFile:
@@ -211,25 +230,19 @@ def _check_same_world(name: str, stored: PolicyFile, first: str, run: Run) -> No
         )
 
 
-def _trained(name: str, stored: PolicyFile) -> Team:
+def trained_team(name: str, stored: PolicyFile) -> Team:
+    """Returns the team that plays the policies of a file."""
     run = stored.run
     players, network = run.players, run.spec.network
     policy = Policy(players, network, stored.flat)
     make_sampled = None
     has_choices = any(isinstance(part, Categorical) for agent in run.joint.agents for part in agent.parts)
-    if has_choices or players.gaussian_columns:
+    is_soft = any(segment.kind == "soft" for segment in segments(players, network.head))
+    if has_choices or is_soft or players.gaussian_columns:
         make_sampled = partial(SampledPolicy, players, network, stored.flat, run.spec.seed)
     return Team(
         name, run.spec.algorithm.name, stored.updates, stored.digest, partial(_return_actor, policy), make_sampled
     )
-
-
-def _baseline(name: str, run: Run, seed: int) -> Team:
-    if name == RANDOM:
-        return random_team(run, seed)
-    untrained = players(run.joint, "maddpg")
-    policy = Policy(untrained, _UNTRAINED_NETWORK, _initial_weights(untrained, seed))
-    return Team(name, "", 0, "", partial(_return_actor, policy))
 
 
 def _return_actor(actor: Actor) -> Actor:

@@ -145,7 +145,7 @@ def run_tournament(
     done = 0
     for first in teams:
         for second in teams:
-            make_actor = partial(_cross, run.joint, side, first.make_actor, second.make_actor)
+            make_actor = partial(cross_play, run.joint, side, first.make_actor, second.make_actor)
             rollout = RolloutTask(run, f"{first.name} against {second.name}", make_actor, seed, task)
             played = run_rollouts(rollout, options, _PairingWatcher(watcher, done, pairings, options.episodes))
             rollouts, world = played.rollouts, played.world
@@ -170,7 +170,8 @@ def run_tournament(
     )
 
 
-def _cross(agents: AgentsSpec, side: str, first: Callable[[], Actor], second: Callable[[], Actor]) -> CrossPlay:
+def cross_play(agents: AgentsSpec, side: str, first: Callable[[], Actor], second: Callable[[], Actor]) -> CrossPlay:
+    """Returns the actor of the first team on a side and the second team on all others; takes what makes each actor."""
     return CrossPlay(agents, side, first(), second())
 
 

@@ -191,7 +191,7 @@ def _kind(part: Part, head: str, name: str) -> Kind:
     if head == "box":
         return "box"
     of_unit_range = set(part.low) == {0.0} and set(part.high) == {1.0}
-    if head == "soft" and of_unit_range and part.size > 1:
+    if head == "soft" and part.fits_soft_choice:
         return "soft"
     if head == "force" and part.size == FORCE_SIZE:
         return "force"

@@ -188,15 +188,15 @@ class Policy:
         return self._heads(self.logits(obs))
 
     def sample(self, obs: Floats, gumbel: Draw, normal: Draw) -> Floats:
-        """Returns joint actions drawn from the policies: Categorical parts, and Box parts of stochastic players.
+        """Returns joint actions drawn from the policies: choices, soft vectors, and Box parts of stochastic players.
 
-        Box parts of other players are as in `act`. gumbel, normal: return standard Gumbel and Gaussian noise
-        `[copies, n]` for n numbers of the joint action.
+        Other Box parts are as in `act`. gumbel, normal: return standard Gumbel and Gaussian noise `[copies, n]` for n
+        numbers of the joint action.
         """
         logits, deviations = self.outputs(obs)
         for segment in self._heads.segments:
-            if segment.kind == "choice":
-                # The argmax of logits with Gumbel noise is a sample from their softmax.
+            if segment.kind in ("choice", "soft"):
+                # The argmax of logits with Gumbel noise is a sample from their softmax, their softmax a soft sample.
                 part = logits[:, segment.columns]
                 part += gumbel(part.shape[1])
         if deviations is not None:

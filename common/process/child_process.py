@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 
 from common.process.posix import require_posix
@@ -32,8 +33,11 @@ PARENT_CHECK_PERIOD_S = 0.5
 class ChildProcess:
     """A child process and the parent's end of the pipe."""
 
-    def __init__(self, module: str) -> None:
-        """Starts `python -m MODULE PIPE PARENT`; raises ConfigError on a system that is not POSIX."""
+    def __init__(self, module: str, environment: Mapping[str, str] | None = None) -> None:
+        """Starts `python -m MODULE PIPE PARENT`; raises ConfigError on a system that is not POSIX.
+
+        environment: variables that the child has besides those of this process.
+        """
         require_posix("Code of a user's environment runs in a separate process, which")
         self.pipe, child_end = multiprocessing.Pipe()
         # -P: the child finds the modules of the parent's sys.path, whatever the working directory contains.
@@ -41,7 +45,7 @@ class ChildProcess:
             module_command(module, str(child_end.fileno()), str(os.getpid()), safe_path=True),
             stdin=subprocess.DEVNULL,
             pass_fds=[child_end.fileno()],
-            env={**os.environ, "PYTHONPATH": python_path()},
+            env={**os.environ, **(environment or {}), "PYTHONPATH": python_path()},
             start_new_session=True,
         )
         child_end.close()

@@ -68,6 +68,23 @@ def available_memory_bytes() -> int:
     return min([next(free, _machine_bytes()), *(max(limit - used, 0) for limit, used in _limits())])
 
 
+def usable_cores() -> int:
+    """Returns the number of cores that this process can use: its affinity's, or fewer if a cgroup has a quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([allowed, *(int(quota) for quota in _cpu_quotas())]))
+
+
+def _cpu_quotas() -> Iterable[float]:
+    """Yields the CPU quota [cores] of each of this process's cgroups that has one."""
+    for group in _cgroups("cpu"):
+        # Version 2 writes "QUOTA PERIOD", version 1 two files; no quota is "max" or -1.
+        fields = _read(group / "cpu.max").split() or [
+            _read(group / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")
+        ]
+        if fields[0].isdigit() and fields[1].isdigit():
+            yield int(fields[0]) / int(fields[1])
+
+
 def _machine_bytes() -> int:
     if not hasattr(os, "sysconf"):  # Windows: no limit is known
         return sys.maxsize
@@ -84,19 +101,20 @@ def _limits() -> Iterable[tuple[int, int]]:
 
 def _limit_files() -> Iterable[tuple[Path, Path]]:
     """Yields the files with the memory limit and usage of this process's cgroups and of their parents."""
+    for group in _cgroups("memory"):
+        yield group / "memory.max", group / "memory.current"
+        yield group / "memory.limit_in_bytes", group / "memory.usage_in_bytes"
+
+
+def _cgroups(controller: str) -> Iterable[Path]:
+    """Yields this process's cgroups, version 1 or 2, that a controller may limit, and their parents."""
     for line in _read(PROC / "self" / "cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        root, limit, used = (
-            ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
-            if controllers
-            else ("", "memory.max", "memory.current")
-        )
-        top = CGROUPS / root
         # In a container the path may be the host's, but the container's own group is mounted at the top.
-        for group in {top, *(top / parent for parent in _with_parents(path.strip("/")))}:
-            yield group / limit, group / used
+        top = CGROUPS / controller if controllers else CGROUPS
+        yield from {top, *(top / parent for parent in _with_parents(path.strip("/")))}
 
 
 def _with_parents(path: str) -> Iterable[Path]:

@@ -5,10 +5,12 @@ policy.safetensors     the policies of all players, with the run in the metadata
 checkpoints/           the learner's full state
 milestones/0000080000/ a complete run directory: the policies and the learner after that many environment steps
 metrics.jsonl          metrics of the learner and the run over time, one JSON object a line
+evaluations.jsonl      the evaluations while the run trained, one JSON object a line
 tensorboard/           the same metrics for TensorBoard
 logs/                  each process's log, when one command started all processes
 finished               exists once the learner has used its budget
 evaluation.json        the last evaluation
+diagnosis.json         the diagnosis at the end of `shoal train`
 machine.json           the machine and the number of processes of the last `shoal train`
 film.gif, report.html  the film and the report of `shoal train`
 audit/                 the chunks that `--audit` recorded
@@ -42,11 +44,13 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.milestones = path / "milestones"
         self.metrics_file = path / "metrics.jsonl"
+        self.evaluations_file = path / "evaluations.jsonl"
         self.tensorboard = path / "tensorboard"
         self.logs = path / "logs"
         self.audit = path / "audit"
         self.finished_file = path / "finished"
         self.evaluation_file = path / "evaluation.json"
+        self.diagnosis_file = path / "diagnosis.json"
         self._lock: TextIO | None = None
 
     @property

@@ -204,9 +204,7 @@ def _depends_on_measurements(preset: str, spec: RunSpec) -> bool:
 
 def _changed_spec(stored: RunSpec, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
     """Returns the settings of a resumed run: the stored ones, overridden by those given now."""
-    preset = {} if options.preset == AUTO else PRESETS[options.preset]
-    if options.preset == CONTROL:
-        preset = preset_choice.without_adapted(preset)
+    preset = {} if options.preset == AUTO else preset_choice.without_adapted(options.preset)
     spec = make_run_spec(msgspec.to_builtins(stored), preset, sections, *_layers(options))
     return msgspec.structs.replace(spec, world=stored.world) if _is_same_world(spec, stored) else spec
 

@@ -94,8 +94,8 @@ def with_sides(agents: AgentsSpec, sides: Mapping[str, Sequence[str]]) -> Agents
     )
 
 
-def network_groups(players_spec: PlayersSpec, share: Sequence[Sequence[str]]) -> tuple[int, ...]:
-    """Returns the number of each player's group; players of one group share networks where sharing is on.
+def network_groups(players_spec: JointSpec, share: Sequence[Sequence[str]]) -> tuple[int, ...]:
+    """Returns the number of each player's or agent's group; members of one share networks where sharing is on.
 
     share: groups of names; empty makes a group of adjacent players with equal `role`. Raises ConfigError for a group
     whose players cannot share a network.
@@ -127,7 +127,7 @@ def _refuse_unknown(joint: JointSpec, names: Iterable[str], setting: str) -> Non
             raise ConfigError(f"{setting}: {shorten(name)!r} is not an agent of this run; {hint}")
 
 
-def _refuse_unlike(players_spec: PlayersSpec, names: Sequence[str]) -> None:
+def _refuse_unlike(players_spec: JointSpec, names: Sequence[str]) -> None:
     """Raises ConfigError if the players of these names cannot share a network."""
     members = [agent for agent in players_spec.agents if agent.name in names]
     first = members[0]

@@ -1,4 +1,4 @@
-"""Chooses a preset by the world, and adapts the preset `control` to it. Pure.
+"""Chooses a preset by the world, and adapts the presets `control` and `paper` to it. Pure.
 
 | world                                                                          | preset     |
 |--------------------------------------------------------------------------------|------------|
@@ -6,8 +6,9 @@
 | another one with episodes of at most MAX_SHORT_EPISODE steps, each at most QUICK_S | `particle` |
 | any other                                                                      | `control`  |
 
-`control` depends on the world in a few settings (`layer`); everything else is in common/run/presets.py. The choice is
-made once: `run.toml` stores the resulting settings, and a resumed run keeps them.
+`control` depends on the world in a few settings, `paper` in the head of continuous actions (`layer`); everything else
+is in common/run/presets.py. The choice is made once: `run.toml` stores the resulting settings, and a resumed run keeps
+them.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from typing import Any, NamedTuple
 from common.run.presets import PRESETS
 from common.run.run import RunSpec
 from common.run.world_facts import WorldFacts
-from common.spec import AgentsSpec, Categorical
+from common.spec import AgentsSpec, Box, Categorical
 
-AUTO, PARTICLE, CONTROL = "auto", "particle", "control"
+AUTO, PARTICLE, CONTROL, PAPER = "auto", "particle", "control", "paper"
 MAX_SHORT_EPISODE = 100
 """Longest episode for which `particle` is chosen [environment steps]: ten times the horizon of its
 discount, 1 / (1 - discount)."""
@@ -38,13 +39,16 @@ QUICK_STEP_S = 1e-4
 """Longest step for which QUICK_COPIES are chosen [s]. In quicker worlds most of the time goes into the numpy calls
 that serve all copies of a worker at once, so more copies share their cost."""
 _PARTICLE_PREFIXES = ("mpe2:", "pettingzoo:mpe2.", "pettingzoo:mpe2/", "pettingzoo:mpe/", "pettingzoo:pettingzoo.mpe.")
-_ADAPTED = {
-    "algorithm": ("action_regularisation",),
-    "exploration": ("random_steps",),
-    "replay": ("capacity", "min_size"),
-    "episode": ("stagger_steps",),
+_ADAPTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    CONTROL: {
+        "algorithm": ("action_regularisation",),
+        "exploration": ("random_steps",),
+        "replay": ("capacity", "min_size"),
+        "episode": ("stagger_steps",),
+    },
+    PAPER: {"network": ("head",)},
 }
-"""Settings of `control` that depend on the world."""
+"""Settings of a preset that depend on the world, by section."""
 
 
 class PresetChoice(NamedTuple):
@@ -99,13 +103,17 @@ def layer(
     max_capacity: transitions that fit into memory.
     """
     settings = {section: dict(values) for section, values in PRESETS[choice.preset].items()}
+    parts = [part for agent in agents.agents for part in agent.parts]
+    if choice.preset == PAPER and any(isinstance(part, Box) and not part.fits_soft_choice for part in parts):
+        # Only moves and words of the particle worlds can be soft choices.
+        settings["network"]["head"] = "box"
     if choice.preset != CONTROL:
         return settings
     replay, exploration = settings["replay"], settings["exploration"]
     warm_up = _warm_up(exploration["random_steps"], facts)
     replay["capacity"] = max(min(replay["capacity"], max_capacity), warm_up)
     replay["min_size"] = exploration["random_steps"] = warm_up
-    if any(isinstance(part, Categorical) for agent in agents.agents for part in agent.parts):
+    if any(isinstance(part, Categorical) for part in parts):
         # Large logits end the exploration of choices, which are drawn from the policy's softmax.
         settings["algorithm"]["action_regularisation"] = 1e-3
     if facts is not None and not facts.batched and choice.episode_steps > MAX_SHORT_EPISODE:
@@ -113,11 +121,12 @@ def layer(
     return settings
 
 
-def without_adapted(preset: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Returns a preset without the settings that depend on the world, which a resumed run keeps."""
+def without_adapted(preset: str) -> dict[str, dict[str, Any]]:
+    """Returns a preset's settings without those that depend on the world, which a resumed run keeps."""
+    adapted = _ADAPTED.get(preset, {})
     return {
-        section: {key: value for key, value in values.items() if key not in _ADAPTED.get(section, ())}
-        for section, values in preset.items()
+        section: {key: value for key, value in values.items() if key not in adapted.get(section, ())}
+        for section, values in PRESETS[preset].items()
     }
 
 

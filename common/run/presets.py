@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-# Values of openai/maddpg's train.py and trainer (discount, rates, batch, one update of 1,024 per 100 steps, warm-up of
-# 1,024 episodes of 25 steps, clip 0.5), with their sources in docs/algorithms.md. Values that equal the defaults are
-# written out, too, because the defaults may change.
+# Values of openai/maddpg's train.py and trainer, line by line in docs/paper.md. Values that equal the defaults are
+# written out, too, because the defaults may change. The particle worlds of that time are a setting of the world
+# (`world.dynamics=legacy`). The scale of noise counts only where actions cannot be soft choices
+# (common/run/preset_choice.py): the published code explores by sampling alone.
 _PAPER: dict[str, Any] = {
     "network": {
         "policy_hidden": (64, 64),
@@ -14,6 +15,8 @@ _PAPER: dict[str, Any] = {
         "share_policies": False,
         "share_critics": False,
         "critic": "mlp",
+        "initialisation": "xavier",
+        "head": "soft",
     },
     "algorithm": {
         "name": "maddpg",
@@ -24,6 +27,8 @@ _PAPER: dict[str, Any] = {
         "final_learning_rate_share": 1.0,
         "critic_loss": "squared",
         "gradient_clip": 0.5,
+        "gradient_clip_by": "tensor",
+        "target_actions": "sampled",
         "action_regularisation": 1e-3,
         "policy_weight_decay": 0.0,
         "critic_weight_decay": 0.0,
@@ -34,7 +39,7 @@ _PAPER: dict[str, Any] = {
         "normalise_observations": False,
         "normalise_rewards": False,
     },
-    "exploration": {"kind": "gaussian", "scale": 0.3, "final_scale": 0.3, "ladder": 1.0},
+    "exploration": {"kind": "gaussian", "scale": 0.3, "final_scale": 0.3, "ladder": 1.0, "random_steps": 0},
     "replay": {
         "capacity": 1_000_000,
         "batch": 1024,
@@ -62,6 +67,7 @@ _SEED: dict[str, Any] = {
         "share_policies": False,
         "share_critics": False,
         "critic": "mlp",
+        "initialisation": "uniform",
         "head": "force",
     },
     "algorithm": {
@@ -107,6 +113,7 @@ _SEED: dict[str, Any] = {
         "priority_exponent": 0.0,
     },
     "budget": {"steps": 1_000 * _SEED_EPISODE, "milestone_steps": 1_000 * _SEED_EPISODE},
+    "logging": {"tensorboard": "numbered"},
 }
 
 # Long episodes: TD3's discount, networks and constant rates (Fujimoto et al. 2018), the replay of a million of most

@@ -36,10 +36,13 @@ Count = Annotated[int, Meta(ge=1, le=_MAX_INT)]
 CountOrZero = Annotated[int, Meta(ge=0, le=_MAX_INT)]
 Hidden = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_536)], ...], Meta(min_length=1, max_length=8)]
 Activation = Literal["relu", "leaky_relu", "tanh", "elu", "gelu", "silu"]
+Initialisation = Literal["uniform", "xavier"]
 UNIFORM = "uniform"
 """The value of `replay.sampler` that is not the import path of a user's class."""
 MLP = "mlp"
-"""The value of `network.critic` that is not the import path of a user's class."""
+"""The value of `network.critic` for multilayer perceptrons."""
+SET_CRITICS = "set", "attention"
+"""The values of `network.critic` for critics that encode each agent; every other value is a class of the user's."""
 UNLIMITED_ROWS = 2**62
 """A number of rows that no chunk reaches."""
 AUTO_UPDATES_PER_STEP = (0.1, 1.0)
@@ -60,8 +63,9 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     critic_hidden: Hidden = (128, 128)
     """Widths of the hidden layers of each critic [units], first layer first."""
     critic: Annotated[str, Meta(max_length=1_000)] = MLP
-    """The networks of critics: mlp, or a torch module of your own, as in my_module:MyCritic, which the learner imports
-    (docs/own-algorithm.md)."""
+    """The networks of critics: mlp; set or attention, which encode each agent and combine the encodings of the others
+    by their mean (Zaheer et al. 2017) or by attention (Iqbal and Sha 2019); or a torch module of your own, as in
+    my_module:MyCritic, which the learner imports (docs/own-algorithm.md)."""
     activation: Activation = "relu"
     """Activation after each hidden layer of policies and critics; gelu in its tanh form (Hendrycks and Gimpel 2016)."""
     policy_layer_norm: bool = False
@@ -70,6 +74,10 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     critic_layer_norm: bool = False
     """Normalise each hidden layer of a critic before its activation, with a learnt gain and bias for each unit (Ba et
     al. 2016)."""
+    initialisation: Initialisation = "uniform"
+    """How the first parameters of policies and of mlp critics are drawn: uniform, weights and biases within
+    1 / sqrt(inputs) of zero, as torch does; or xavier, weights within sqrt(6 / (inputs + outputs)) (Glorot and Bengio
+    2010) and biases of zero."""
     share_policies: bool = True
     """Let neighbouring agents of one role (agent_0, agent_1, ...) share one policy."""
     share_critics: bool = True
@@ -82,6 +90,11 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Groups of agents that share networks, instead of roles; agents not listed have separate networks."""
     head: Literal["box", "soft", "force"] = "box"
     """How Box parts of actions are made: bounded by tanh, a soft choice (Gumbel-softmax), or a 2-D force."""
+
+    @property
+    def is_user_critic(self) -> bool:
+        """Whether critics are modules of a user's class, named by its import path."""
+        return self.critic not in (MLP, *SET_CRITICS)
 
 
 class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,10 +132,14 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     smoothing_clip: NonNegative = 0.5
     """Bound of the noise on target actions [half the action's range], matd3 and hatd3 only (Fujimoto et al. 2018); 0
     adds none."""
-    critic_loss: Literal["squared", "huber"] = "squared"
-    """Loss of a TD error; huber is linear beyond an error of 1."""
+    critic_loss: Literal["squared", "huber", "hl_gauss"] = "squared"
+    """Loss of critics: squared TD errors; huber, which is linear beyond an error of 1; or hl_gauss, which learns a
+    distribution over bins by cross-entropy (Farebrother et al. 2024)."""
     gradient_clip: NonNegative = 0.5
     """Maximum gradient norm of each network; 0 disables clipping."""
+    gradient_clip_by: Literal["network", "tensor"] = "network"
+    """What gradient_clip bounds: the gradient of each network, or of each weight matrix and bias vector separately, as
+    in openai/maddpg."""
     action_regularisation: NonNegative = 1e-3
     """Weight of mean(logits^2) in the policy loss, as in openai/maddpg; 0 disables it."""
     policy_weight_decay: NonNegative = 0.0
@@ -144,12 +161,15 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     (Jang et al. 2017)."""
     gumbel_temperature: Positive = 1.0
     """Temperature of the soft sample; smaller values are closer to one-hot."""
+    target_actions: Literal["greedy", "sampled"] = "greedy"
+    """Choices and soft vectors of the target policies in TD targets: without exploration, or drawn with Gumbel noise as
+    actors draw them, as in openai/maddpg. It has no effect in a run with masac or isac, which draw their own."""
     normalise_observations: Literal["auto"] | bool = "auto"
     """Normalise each number of an observation by its running mean and standard deviation; auto does so outside the
     particle worlds."""
     normalise_rewards: Literal["auto"] | bool = "auto"
     """Divide rewards by a running estimate of the size of returns, before reward_scale; auto does so outside the
-    particle worlds."""
+    particle worlds, and for critic_loss = hl_gauss in all worlds."""
     entropy_target: Literal["auto"] | Annotated[float, Meta(ge=-1e6, le=1e6)] = "auto"
     """Entropy of a policy that its temperature is learnt towards, masac, isac and hasac only [nats]; auto takes -1
     for each Box number (Haarnoja et al. 2018) and 0.3 log n for each choice among n."""
@@ -292,6 +312,27 @@ class EpisodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     together [environment steps]; 0 lets them start together."""
 
 
+class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Evaluations without exploration while a run trains; they do not change what is learnt."""
+
+    times: Annotated[int, Meta(ge=0, le=100_000)] = 20
+    """Number of evaluations, evenly over the budget and one more before the first update; 0 turns them off."""
+    episodes: Annotated[int, Meta(ge=1, le=1_000_000)] | Literal["auto"] = "auto"
+    """Number of episodes of an evaluation; auto plays 100 in a world of Shoal's own, and elsewhere as many as fit
+    into the time, from 1 to 20."""
+    share_of_time: PositiveFraction = 0.05
+    """Maximum share of the training time that evaluations take [fraction]; those that would exceed it are left out. 1
+    leaves none out."""
+
+
+class LoggingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of what a run records."""
+
+    tensorboard: Literal["named", "numbered"] = "named"
+    """Curves in TensorBoard: named as in metrics.jsonl and by agent, over environment steps (critic_loss/agent_0), or
+    numbered, over updates (agent0/losses, agent0/mean_episode_rewards; docs/seed.md)."""
+
+
 class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of a run."""
 
@@ -310,13 +351,20 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replay: ReplaySpec = ReplaySpec()
     budget: BudgetSpec = BudgetSpec()
     episode: EpisodeSpec = EpisodeSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    logging: LoggingSpec = LoggingSpec()
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that contradict each other, and world options that are not plain data."""
         msgspec.structs.force_setattr(self, "world", plain_options(self.world))
         _check_algorithm(self.algorithm)
-        if self.network.critic != MLP:
-            _check_import_path("network.critic", self.network.critic, MLP, "my_module:MyCritic")
+        if self.network.is_user_critic:
+            _check_import_path("network.critic", self.network.critic, "mlp, set or attention", "my_module:MyCritic")
+            if self.algorithm.critic_loss == "hl_gauss":
+                raise ValueError(
+                    "algorithm.critic_loss = 'hl_gauss': critics of your own return one value, not a distribution;"
+                    " choose squared or huber, or set network.critic to mlp, set or attention"
+                )
         _check_sampler(self.replay)
         if self.replay.min_size > self.replay.capacity:
             raise ValueError(

@@ -239,6 +239,22 @@ class PutWeights(Message, frozen=True, tag="put_weights"):
     version: Natural
 
 
+class EvaluationReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The newest evaluation of a run while it trains, and the best one so far; returns without exploration."""
+
+    env_steps: Natural
+    """Environment steps of the run when the evaluated weights were taken."""
+    episodes: Natural
+    return_mean: Finite
+    """Mean return of the newest evaluation, summed over agents."""
+    side_returns: dict[Text, Finite]
+    """Side -> mean return of the newest evaluation, summed over the side's agents; empty in a world with one side."""
+    best_return: Finite
+    """Largest mean return of all evaluations of the run."""
+    best_env_steps: Natural
+    """Environment steps at which the largest mean return was reached."""
+
+
 class LearnerReport(Message, frozen=True, tag="learner_report"):
     """Reports once a second what the learner has done and what it waits for."""
 
@@ -267,6 +283,8 @@ class LearnerReport(Message, frozen=True, tag="learner_report"):
     """The missing peer during whose absence no time is charged to the budget; empty while time is charged."""
     warnings: Annotated[tuple[Text, ...], Meta(max_length=MAX_WARNINGS)] = ()
     """Warnings about the budget, the inputs and the settings, one line each."""
+    evaluation: EvaluationReport | None = None
+    """The newest evaluation while the run trains; None before the first."""
 
 
 # ---- anyone -------------------------------------------------------------------------------------------------------

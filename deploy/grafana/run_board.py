@@ -64,6 +64,17 @@ LEARNING = Row(
             [Query(by_run("shoal_replay_episode_return", how="avg"), "{{run}}")],
         ),
         Panel(
+            "Return in evaluations",
+            "Mean return of the newest evaluation while the run trains, without exploration, summed over agents.",
+            [Query(by_run("shoal_learner_evaluation_return", how="max"), "{{run}}")],
+        ),
+        Panel(
+            "Time of evaluations",
+            "Fraction of the time in which evaluations play, in a process of the learner; at most `share_of_time`.",
+            [Query(by_run(rate("shoal_learner_evaluating_seconds_total")), "{{run}}")],
+            "percentunit",
+        ),
+        Panel(
             "Return, agent by agent",
             "Mean by agent. If one agent's return is far below the others', check its observations and rewards.",
             [Query(by_run("shoal_replay_agent_episode_return", "agent", how="avg"), "{{run}} {{agent}}")],

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Renders the overlays and add-ons to plain YAML in rendered/, for use without kustomize, and converts Prometheus' rules to
+# Renders the overlays, the add-ons and the sweep to plain YAML in rendered/, for use without kustomize, and converts Prometheus' rules to
 # a PrometheusRule of the Prometheus operator.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -16,6 +16,6 @@ kubectl=../../.venv/bin/kubectl
   echo "  groups:"
   sed --silent 's/^  /    /p; /^$/p' ../prometheus/rules.yml ../prometheus/alerts.yml
 } > addons/monitoring/prometheus-rule.yaml
-for source in overlays/* addons/*; do
+for source in overlays/* addons/* sweep; do
   "$kubectl" kustomize "$source" > "rendered/$(basename "$source").yaml"
 done

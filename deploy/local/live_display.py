@@ -175,6 +175,7 @@ def status_rows(status: Status) -> list[tuple[str, str]]:
     shown = [
         ("progress", _progress(learner)),
         ("return", _return_text(status)),
+        *_score_row(learner),
         ("env steps", f"{status.inserts:,} ({status.inserts_per_s:,.0f}/s)"),
         ("updates", f"{learner.updates:,} ({learner.updates_per_s:,.0f}/s)" if learner else "-"),
         ("samples per insert", f"{_number(status.samples_per_insert)} ({_target_text(status)})"),
@@ -199,6 +200,19 @@ def status_rows(status: Status) -> list[tuple[str, str]]:
     if len(versions := sorted(set(reported) - {""})) > 1:
         shown.append(("software", f"differs: {', '.join(versions)}"))
     return shown
+
+
+def _score_row(learner: LearnerReport | None) -> list[tuple[str, str]]:
+    """Returns the row of the newest evaluation; empty before the first."""
+    found = learner.evaluation if learner else None
+    if found is None:
+        return []
+    at = f"at {found.env_steps:,} env steps, without exploration"
+    if found.side_returns:
+        sides = ", ".join(f"{side} {_number(value)}" for side, value in found.side_returns.items())
+        return [("score", f"{sides} {at}")]
+    best = f"; best {_number(found.best_return)} at {found.best_env_steps:,}"
+    return [("score", f"{_number(found.return_mean)} {at}{best}")]
 
 
 def _actors(status: Status) -> str:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import logging
 
+import msgspec
+
 from actor_node.collection.rollout_worker import check_chunk_size
 from actor_node.config import ActorConfig
 from common.errors import ConfigError
@@ -72,6 +74,7 @@ class LockstepRun:
             broadcast=self._broadcast,
             make_replay_client=self._open_stream,
             before_saving=self._save_snapshot,
+            fixed_episodes=True,
         )
 
     def train(self, stop: Stop, display: Display) -> bool:
@@ -139,7 +142,8 @@ class LockstepRun:
             )
         if old.threads != new.threads:
             _warn_bits_differ(f"--threads was {old.threads}")
-        if old.spec != new.spec:
+        # Evaluations do not change what is learnt.
+        if old.spec != msgspec.structs.replace(new.spec, evaluation=old.spec.evaluation):
             _warn_bits_differ("its settings were changed")
         for name, version in old.versions.items():
             if version != new.versions.get(name):

@@ -62,6 +62,18 @@ class Actions:
                 parts.append(_box_action(segment, half_range, x))
         return _joined(parts)
 
+    def with_gumbel(self, logits: Tensor, gumbel: Tensor | None) -> Tensor:
+        """Returns logits with Gumbel noise on Categorical and soft parts, whose greedy action is then a draw.
+
+        gumbel: Gumbel noise `[B, gumbel_dim]`; None without such parts.
+        """
+        parts, at = [], 0
+        for segment, _, x in self._by_segment(logits):
+            drawn = _gumbel_dim(segment)
+            parts.append(x if gumbel is None or not drawn else x + gumbel[:, at : at + drawn].view(x.shape))
+            at += drawn
+        return _joined(parts)
+
     def differentiable(self, logits: Tensor, gumbel: Tensor | None) -> Tensor:
         """Returns `a = mu(o)` with a gradient for discrete parts too (Jang et al. 2017).
 

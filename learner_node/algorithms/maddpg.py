@@ -34,13 +34,14 @@ from torch import Tensor, nn
 
 from common.policy.masks import FORBIDDEN
 from common.policy.network import Layer
-from common.run.run import MLP, AlgorithmSpec, NetworkSpec
+from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
 from learner_node.algorithms.actions import Actions
 from learner_node.networks.grouped import GroupedNetworks
 from learner_node.networks.groups import CriticGroups, PolicyGroups, position_of
 from learner_node.networks.make_networks import make_critics, make_policies
 from learner_node.networks.network_set import NetworkSet
+from learner_node.networks.value_bins import ValueBins, cross_entropy
 from learner_node.update.batches import LossBatch, RowWeights
 from learner_node.update.draws import gumbel_noise
 from learner_node.update.engine_base import EngineBase
@@ -77,8 +78,9 @@ class Maddpg(EngineBase):
         super().__init__(agents, network, algorithm, seed, like, n_step=n_step)
         self.actions = Actions(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
         self._policy_groups = PolicyGroups(self.players, self.layout, like.device)
-        by_structure = network.critic != MLP
-        self._critic_groups = CriticGroups(self.players, self.layout, like, by_structure=by_structure)
+        self._critic_groups = CriticGroups(self.players, self.layout, network, like)
+        self.bins = ValueBins(like) if algorithm.critic_loss == "hl_gauss" else None
+        """The bins of critics that learn a distribution over values; else None."""
         groups = self._policy_groups.groups, self._critic_groups.groups
         self.policies = make_policies(self.players, groups[0], network, algorithm, seed=seed, like=like)
         self.critics = make_critics(self.players, self.layout, groups[1], network, algorithm, seed=seed, like=like)
@@ -102,8 +104,15 @@ class Maddpg(EngineBase):
         row_weights = self.mixer.row_weights(batch, signals)
         target_q = self.td_target(batch, signals, row_weights)  # [N, B]
         inputs = self.critic_inputs(batch.obs_action)
-        td_error = self.q(self.critics.online, inputs) - target_q.index_select(0, self._critic_players)  # [C, B]
-        squared_norms = self.critics.descend(self.critic_loss(td_error, batch, row_weights))
+        target_q = target_q.index_select(0, self._critic_players)  # [C, B]
+        if self.bins is None:
+            td_error = self.q(self.critics.online, inputs) - target_q
+            loss = self.critic_loss(td_error, batch, row_weights)
+        else:
+            logits = self.critic_outputs(self.critics.online, inputs)  # [C, B, M]
+            td_error = self.bins.values(logits.detach()) - target_q
+            loss = self.classification_loss(logits, self.bins.probabilities(target_q), batch, row_weights)
+        squared_norms = self.critics.descend(loss)
         policy = None
         if update_policies:
             policy = self.update_policies(batch, inputs, row_weights)
@@ -125,11 +134,18 @@ class Maddpg(EngineBase):
 
         Lowe et al. 2017, equation 6. Only matd3 has the minimum and the noise.
         """
-        next_action = self.actions.greedy(self.policy_logits(self.policies.target, batch.next_obs))
+        next_action = self.target_action(self.policy_logits(self.policies.target, batch.next_obs))
         next_q = self.next_q(batch, self.with_target_noise(next_action), row_weights)
         # The discount is 0 where the player terminated. A time limit is not an end of the task: there the discount
         # stays 1, and the target bootstraps from next_obs, the true final observation.
         return signals.reward.t() + self.algorithm.discount * signals.discount.t() * next_q
+
+    def target_action(self, logits: Tensor) -> Tensor:
+        """Returns mu'(o') `[B, U]` from the logits of the target policies."""
+        if self.algorithm.target_actions == "sampled":
+            # Departure, a setting: openai/maddpg draws target actions as actors draw theirs.
+            logits = self.actions.with_gumbel(logits, self.gumbel_noise(len(logits)))
+        return self.actions.greedy(logits)
 
     def with_target_noise(self, next_action: Tensor) -> Tensor:
         """Returns the next actions `[B, U]` plus clipped noise for players that learn by matd3.
@@ -161,6 +177,20 @@ class Maddpg(EngineBase):
             loss = nn.functional.smooth_l1_loss(td_error, torch.zeros_like(td_error), reduction="none")
         else:
             loss = td_error.square()
+        return self._mean_over_rows(loss, batch, row_weights)
+
+    def classification_loss(
+        self, logits: Tensor, probabilities: Tensor, batch: LossBatch, row_weights: RowWeights
+    ) -> Tensor:
+        """Returns the cross-entropy of critics that learn a distribution over values, summed over the critics.
+
+        logits: of M bins `[C, B, M]`. probabilities: those of the bins for the targets y_i `[C, B, M]`. Departure, a
+        setting: Farebrother et al. 2024 (arXiv 2403.03950), section 3.1; value_bins.py has the bins.
+        """
+        return self._mean_over_rows(cross_entropy(logits, probabilities), batch, row_weights)
+
+    def _mean_over_rows(self, loss: Tensor, batch: LossBatch, row_weights: RowWeights) -> Tensor:
+        """Returns the mean over rows of losses `[C, B]`, summed over the critics."""
         if batch.importance is not None:
             # Departure, a setting: prioritised replay (Schaul et al. 2016, section 3.4).
             loss = loss * batch.importance
@@ -267,7 +297,15 @@ class Maddpg(EngineBase):
 
     def q(self, critics: Sequence[GroupedNetworks], inputs: Sequence[Tensor]) -> Tensor:
         """Returns `Q_i(x, a_1 .. a_N)` of all critics `[C, B]`; inputs: what they read, group by group."""
+        return self._values(self.critic_outputs(critics, inputs))
+
+    def critic_outputs(self, critics: Sequence[GroupedNetworks], inputs: Sequence[Tensor]) -> Tensor:
+        """Returns the outputs of all critics `[C, B, 1]`, or logits of bins `[C, B, M]`; inputs: as in `q`."""
         return self._critic_groups.values([critic(rows) for critic, rows in zip(critics, inputs, strict=True)])
+
+    def _values(self, outputs: Tensor) -> Tensor:
+        """Returns the values `[C, B]` of critics' outputs."""
+        return outputs.squeeze(2) if self.bins is None else self.bins.values(outputs)
 
     def q_of_player_actions(self, inputs: Sequence[Tensor], change: Tensor) -> Tensor:
         """Returns `Q_i(x, a_1 .. mu_i(o_i) .. a_N)` of first critics `[N, B]`; with stochastic players of all `[C, B]`.
@@ -279,7 +317,8 @@ class Maddpg(EngineBase):
         by_group = zip(
             self._policy_critics, groups.policy_inputs(inputs), groups.player_action_changes(change), strict=True
         )
-        return groups.policy_values([critic(rows, change_of_action) for critic, rows, change_of_action in by_group])
+        outputs = [critic(rows, change_of_action) for critic, rows, change_of_action in by_group]
+        return self._values(groups.policy_values(outputs))
 
     def min_q(self, q: Tensor) -> Tensor:
         """Returns the lower value of each player's critics `[N, B]`, from the values of all critics `[C, B]`.
@@ -336,7 +375,8 @@ class Maddpg(EngineBase):
         """
         groups = self._critic_groups
         inputs = groups.policy_inputs(self.critic_inputs(critic_input))
-        values = groups.policy_values([q(x) for q, x in zip(self._policy_critics, inputs, strict=True)])
+        outputs = [critic(rows) for critic, rows in zip(self._policy_critics, inputs, strict=True)]
+        values = self._values(groups.policy_values(outputs))
         return values[: len(self.players.agents)]
 
 

@@ -5,7 +5,6 @@ G networks     K users of each network     B rows of the batch     R = B * K row
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -32,8 +31,8 @@ _ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
 class GroupedLayer(nn.Module):
     """One layer of G networks: a linear map, then layer normalisation and an activation, if it has them.
 
-    Parameters: weight `[G, inputs, outputs]`; bias `[G, S, outputs]` with S = 1, or S = K sets; gain and bias of the
-    norm `[G, 1, outputs]` each.
+    Parameters: weight `[G, inputs, outputs]`; bias `[G, S, outputs]` with S = 1, S = K sets, or S = 0 for a map without
+    biases; gain and bias of the norm `[G, 1, outputs]` each.
     """
 
     def __init__(
@@ -45,9 +44,14 @@ class GroupedLayer(nn.Module):
         *,
         activation: Activation | None = None,
         layer_norm: bool = False,
+        in_blocks: bool = False,
     ) -> None:
-        """Starts at zero. shape: numbers of inputs and outputs. biases: 1, or one set for each user."""
+        """Starts at zero. shape: numbers of inputs and outputs. biases: 1, one set for each user, or 0.
+
+        in_blocks: whether the rows of a user follow each other; else the users' rows alternate.
+        """
         super().__init__()
+        self._in_blocks = in_blocks
         self.weight = nn.Parameter(like.new_zeros(networks, *shape))
         self.bias = nn.Parameter(like.new_zeros(networks, biases, shape[1]))
         self.norm_gain: nn.Parameter | None = None
@@ -57,16 +61,19 @@ class GroupedLayer(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor, change: InputChange | None = None) -> Tensor:
-        """Returns the outputs `[G, R, outputs]` for inputs `[G, R, inputs]`, in which the users' rows alternate."""
-        x = self._linear(x, change)
+        """Returns the outputs `[G, R, outputs]` for inputs `[G, R, inputs]`."""
+        return self.activate(self.linear(x, change))
+
+    def activate(self, x: Tensor) -> Tensor:
+        """Returns the outputs `[G, R, outputs]` from the result of `linear`, which may be overwritten."""
         if self.norm_gain is not None and self.norm_bias is not None:
             # Ba et al. 2016 (arXiv 1607.06450), equation 4.
             normalised = nn.functional.layer_norm(x, x.shape[2:], eps=EPSILON)
             x = torch.addcmul(self.norm_bias, normalised, self.norm_gain)
         return x if self.activation is None else _ACTIVATIONS[self.activation](x)
 
-    def _linear(self, x: Tensor, change: InputChange | None) -> Tensor:
-        """Returns the products and biases.
+    def linear(self, x: Tensor, change: InputChange | None = None) -> Tensor:
+        """Returns the products and biases `[G, R, outputs]`, before norm and activation.
 
         change: only its gradient is wanted. The map is linear, so the product with the change is added, and no gradient
         of all inputs is computed.
@@ -74,6 +81,11 @@ class GroupedLayer(nn.Module):
         sets = self.bias.shape[1]
         if sets == 1:
             out = torch.baddbmm(self.bias, x, self.weight)
+        elif not sets:
+            out = torch.bmm(x, self.weight)
+        elif self._in_blocks:
+            by_user = torch.bmm(x, self.weight).view(len(x), sets, -1, self.weight.shape[2])
+            out = (by_user + self.bias[:, :, None]).flatten(1, 2)
         else:
             by_user = torch.bmm(x, self.weight).view(len(x), -1, sets, self.weight.shape[2])
             out = (by_user + self.bias[:, None]).flatten(1, 2)
@@ -81,6 +93,12 @@ class GroupedLayer(nn.Module):
             return out
         rows = change.columns[:, :, None].expand(-1, -1, self.weight.shape[2])
         return torch.baddbmm(out, change.change, self.weight.gather(1, rows))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of inputs and outputs."""
+        _, inputs, outputs = self.weight.shape
+        return inputs, outputs
 
     def of_user(self, network: int, user: int) -> Layer:
         """Returns the layer that one user of a network computes with, in numpy."""
@@ -124,16 +142,6 @@ class GroupedMlp(GroupedNetworks):
         for layer in self.layers:
             x, change = layer(x, change), None
         return x
-
-    def views(self, rows: Tensor) -> list[Tensor]:
-        """Returns the views of `[G, P]` numbers, a row a network, that have the shapes of `parameters()`, in order."""
-        shapes = [parameter.shape[1:] for parameter in self.parameters()]
-        pieces = torch.split(rows, [shape.numel() for shape in shapes], 1)
-        return [piece.view(-1, *shape) for piece, shape in zip(pieces, shapes, strict=True)]
-
-    def first(self, count: int) -> GroupedNetworks:  # noqa: ARG002  (its parameters are placed afterwards)
-        """Returns a copy, which becomes the first networks when `views` of their rows become its parameters."""
-        return copy.deepcopy(self)
 
     def of_user(self, network: int, user: int) -> list[Layer]:
         """Returns the layers that one user of a network computes with, in numpy."""

@@ -17,7 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from common.run.run import SET_CRITICS, NetworkSpec
 from common.spec import PlayersSpec
+from learner_node.networks.agent_sets import AgentSets
 from learner_node.networks.critic_input import critic_input
 from learner_node.networks.grouped import InputChange
 from learner_node.update.layout import Critic, NetworkLayout
@@ -65,6 +67,17 @@ class _Columns:
         return by_network.reshape(networks, -1, columns).expand(self._networks, -1, -1)
 
 
+class _AllColumns:
+    """Rows `[B, ...]` as they are, as the inputs of networks that select columns themselves."""
+
+    def __init__(self, networks: int) -> None:
+        self._networks = networks
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Returns the inputs `[G, B, columns]`."""
+        return rows.expand(self._networks, -1, -1)
+
+
 class PolicyGroups:
     """The groups of the policies: joint observations are their inputs; joint logits, and more, their outputs."""
 
@@ -106,13 +119,8 @@ class CriticGroups:
     Critics of one network that read the same columns, as those of a team, are computed once.
     """
 
-    def __init__(
-        self, players: PlayersSpec, layout: NetworkLayout, like: Tensor, *, by_structure: bool = False
-    ) -> None:
-        """Takes the number type and the device from `like`.
-
-        by_structure: whether critics of a group also read the same agents in the same columns.
-        """
+    def __init__(self, players: PlayersSpec, layout: NetworkLayout, network: NetworkSpec, like: Tensor) -> None:
+        """Takes the number type and the device from `like`."""
         device = like.device
         critics, agents = layout.critics, players.agents
         by_input: dict[object, list[int]] = {}
@@ -124,11 +132,17 @@ class CriticGroups:
         sizes: dict[int, Hashable] = {
             i: (len(critics[i].input_columns), sum(agents[j].action_dim for j in players_of[i])) for i in same
         }
-        if by_structure:
+        selects_columns = network.critic in SET_CRITICS
+        if selects_columns:
+            sets = AgentSets(players, layout, network)
+            sizes = {i: sets.structure(i) for i in same}
+        elif network.is_user_critic:
             sizes = {i: critic_input(players, layout, i).structure for i in same}
         self.groups = _groups({i: critics[i].network for i in same}, sizes)
-        self._inputs = [
-            _Columns([[critics[i].input_columns for i in users] for users in group.users], device)
+        self._inputs: Sequence[_AllColumns | _Columns] = [
+            _AllColumns(len(group.networks))
+            if selects_columns
+            else _Columns([[critics[i].input_columns for i in users] for users in group.users], device)
             for group in self.groups
         ]
         # The policy loss reads first critics, or all of stochastic players (Haarnoja et al. 2018, equation 9). First
@@ -177,16 +191,16 @@ class CriticGroups:
         return [InputChange(columns.of(change), positions) for columns, positions in pairs]
 
     def values(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Returns the values of all critics `[C, B]` from the outputs of each group."""
+        """Returns the outputs of all critics `[C, B, numbers]` from those of each group `[G, B * K, numbers]`."""
         return self._in_order(outputs, self._order)
 
     def policy_values(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Returns the values that the policy loss reads, of first critics `[N, B]` or of all `[C, B]`."""
+        """Returns the outputs that the policy loss reads, of first critics `[N, B, numbers]` or of all `[C, ...]`."""
         return self._in_order(outputs, self._policy_order)
 
     def _in_order(self, outputs: Sequence[Tensor], order: Tensor | None) -> Tensor:
         by_group = [
-            output.reshape(len(output), -1, users).transpose(1, 2).flatten(0, 1)
+            output.reshape(len(output), -1, users, output.shape[2]).transpose(1, 2).flatten(0, 1)
             for output, users in zip(outputs, self._user_counts, strict=True)
         ]
         values = by_group[0] if len(by_group) == 1 else torch.cat(by_group)

@@ -10,16 +10,19 @@ import torch
 from torch import Tensor
 
 from common.policy.network import layer_shapes
-from common.run.run import MLP, AlgorithmSpec, NetworkSpec
+from common.run.run import MLP, SET_CRITICS, AlgorithmSpec, NetworkSpec
 from common.spec import PlayersSpec
+from learner_node.networks.agent_sets import AgentSets
 from learner_node.networks.critic_input import critic_input
 from learner_node.networks.grouped import GroupedNetworks
-from learner_node.networks.grouped_mlp import GroupedMlp
+from learner_node.networks.grouped_mlp import GroupedLayer, GroupedMlp
 from learner_node.networks.groups import Group
 from learner_node.networks.network_set import NetworkSet
+from learner_node.networks.set_critics import SetCritics
 from learner_node.networks.user_critics import UserCritics, flat_parameters, make_critic
 from learner_node.update.draws import initial_weights
 from learner_node.update.layout import NetworkLayout
+from learner_node.update.optimiser import ClipRule
 
 _MakeGroup = Callable[[Group], tuple[GroupedNetworks, list[Tensor]]]
 """Returns the module of a group, and the initial parameters of each of its networks."""
@@ -51,13 +54,21 @@ def make_critics(
     seed: int,
     like: Tensor,
 ) -> NetworkSet:
-    """Returns the critics of all players: MLPs, or modules of the class that `network.critic` names."""
+    """Returns the critics of all players, of the kind that `network.critic` names."""
     make: _MakeGroup
     if network.critic == MLP:
-        shapes = [list(pairwise((len(critic.input_columns), *network.critic_hidden, 1))) for critic in layout.critics]
+        outputs = layout.critic_outputs
+        shapes = [
+            list(pairwise((len(critic.input_columns), *network.critic_hidden, outputs))) for critic in layout.critics
+        ]
         make = partial(_mlps, network, shapes, layer_norm=network.critic_layer_norm, seed=(seed, 1), like=like)
+    elif network.critic in SET_CRITICS:
+        sets = AgentSets(players, layout, network)
+        make = partial(_set_critics, sets, network, layout.critic_outputs, seed=(seed, 1), like=like)
     else:
         make = partial(_user_critics, players, layout, network, seed=(seed, 1), like=like)
+    if layout.critic_outputs > 1:
+        make = partial(_with_equal_bins, make)
     sides = [players.agents[critic.player].team for critic in layout.critics]
     return _make_set(groups, make, sides, algorithm, algorithm.critic_weight_decay)
 
@@ -82,7 +93,27 @@ def _mlps(
         activation=network.activation,
         layer_norm=layer_norm,
     )
-    drawn = [initial_weights(shapes[user], (*seed, user), sets, layer_norm=layer_norm) for user in first_users]
+    drawn = [
+        initial_weights(shapes[user], (*seed, user), sets, layer_norm=layer_norm, initialisation=network.initialisation)
+        for user in first_users
+    ]
+    return module, [torch.from_numpy(numbers).to(like) for numbers in drawn]
+
+
+def _with_equal_bins(make: _MakeGroup, group: Group) -> tuple[GroupedNetworks, list[Tensor]]:
+    """Returns the critics of a group with last layers of zeros, so that all values start at 0 (Hafner et al. 2023)."""
+    module, parameters = make(group)
+    *_, last = (layer for layer in module.modules() if isinstance(layer, GroupedLayer))
+    for numbers in parameters:
+        numbers[-sum(parameter[0].numel() for parameter in last.parameters()) :] = 0.0
+    return module, parameters
+
+
+def _set_critics(
+    sets: AgentSets, network: NetworkSpec, outputs: int, group: Group, *, seed: tuple[int, int], like: Tensor
+) -> tuple[GroupedNetworks, list[Tensor]]:
+    module = SetCritics(sets.of(group.users), len(group.networks), network, like, outputs=outputs)
+    drawn = [module.initial((*seed, users[0])) for users in group.users]
     return module, [torch.from_numpy(numbers).to(like) for numbers in drawn]
 
 
@@ -121,5 +152,5 @@ def _make_set(
         [initial[number] for number in sorted(initial)],
         [rates[number] for number in sorted(rates)],
         weight_decay=weight_decay,
-        clip=algorithm.gradient_clip,
+        clip=ClipRule(algorithm.gradient_clip, by_tensor=algorithm.gradient_clip_by == "tensor"),
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from learner_node.networks.grouped import GroupedNetworks
 from learner_node.networks.groups import Group
-from learner_node.update.optimiser import Adam, Block, GradientClip
+from learner_node.update.optimiser import Adam, Block, ClipRule, GradientClip
 
 
 class NetworkSet:
@@ -36,12 +36,9 @@ class NetworkSet:
         network_rates: Sequence[float],
         *,
         weight_decay: float,
-        clip: float,
+        clip: ClipRule,
     ) -> None:
-        """initial: the first parameters of each network. network_rates: factor on the learning rate of each network.
-
-        clip: the largest norm of a network's gradient, 0 = no limit.
-        """
+        """initial: the first parameters of each network. network_rates: factor on the learning rate of each network."""
         start = 0
         self._blocks: list[tuple[Block, list[int]]] = []
         for group in groups:
@@ -65,7 +62,7 @@ class NetworkSet:
         self._write(self._flat, torch.cat(list(initial)))
         self._flat_target.copy_(self._flat)
         self.adam = Adam(self._flat, weight_decay, self._rates(initial, network_rates))
-        self._gradient_clip = GradientClip(self._flat_gradient, self._blocks, clip)
+        self._gradient_clip = GradientClip(self._flat_gradient, self._blocks, clip, self._tensor_of())
 
     def frozen(self, counts: Sequence[int]) -> list[GroupedNetworks]:
         """Returns the first `counts` learnt networks of each group, in the same memory and without gradients.
@@ -164,6 +161,17 @@ class NetworkSet:
         for (block, _), module in zip(self._blocks, modules, strict=True):
             _bind(module, block.of(flat))
         return [parameter for module in modules for parameter in module.parameters()]
+
+    def _tensor_of(self) -> Tensor:
+        """Returns the parameter of a network that each number belongs to `[P]`, counted over all networks."""
+        tensor_of = torch.zeros_like(self._flat, dtype=torch.int64)
+        count = 0
+        for module, (block, _) in zip(self.online, self._blocks, strict=True):
+            for view in module.views(block.of(tensor_of)):
+                for of_network in view:
+                    of_network.fill_(count)
+                    count += 1
+        return tensor_of
 
     def _by_network(self, flat: Tensor) -> list[Tensor]:
         """Returns each network's part of a flat buffer, as views in the order of the networks' numbers."""

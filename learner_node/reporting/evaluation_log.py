@@ -8,25 +8,22 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from tensorboardX import SummaryWriter
-
 from common.files import writing
 from common.run.directory import RunDirectory
 from learner_node.config import TrackerKind
+from learner_node.reporting.tensorboard import write_figures
 from learner_node.reporting.trackers import make_tracker
 
 
-def log_evaluation(directory: RunDirectory, kind: TrackerKind, updates: int, values: Mapping[str, float]) -> None:
-    """Writes the figures of policies after `updates` updates; may raise any exception of the tracker's package.
+def log_evaluation(directory: RunDirectory, kind: TrackerKind, step: int, values: Mapping[str, float]) -> None:
+    """Writes the figures of an evaluation at a position on the x axis of the run's curves.
 
     kind: the tracker; `none` writes to TensorBoard only. values: finite numbers by name, such as `evaluation/return`.
+    May raise any exception of the tracker's package.
     """
-    # Files are named by the second in which they are opened: without the suffix, this one would replace a short run's.
-    writer = SummaryWriter(str(directory.tensorboard), filename_suffix=".evaluation")
-    with writing(directory.path), writer as tensorboard:
-        for name, value in values.items():
-            tensorboard.add_scalar(name, value, updates)
+    with writing(directory.path):
+        write_figures(directory, step, values)
     if kind != "none":
         tracker = make_tracker(kind, directory.run, directory)
-        tracker.log_evaluation(updates, {**values, "time": time.time()})
+        tracker.log_evaluation(step, {**values, "time": time.time()})
         tracker.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import fmean
 
 import torch
@@ -73,6 +74,12 @@ class Metrics:
             buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0),
             registry=self.registry,
         )
+        self.evaluation_return = self._gauge(
+            "evaluation_return",
+            "Mean return of the newest evaluation while the run trains, summed over agents; NaN before the first.",
+        )
+        self.evaluation_return.set(math.nan)
+        self.evaluating_seconds = self._counter("evaluating_seconds", "Time of evaluations while the run trains.")
         self.checkpoint_interval = self._gauge("checkpoint_interval_seconds", "Time between checkpoints.")
         self._gauge("gpu_memory_bytes", "Memory that torch holds on the GPU.").set_function(_gpu_memory_bytes)
         self._rejected = 0
@@ -105,6 +112,11 @@ class Metrics:
         if stochastic:
             self.entropy.set(fmean(entropy for entropy, _ in stochastic))
             self.temperature.set(fmean(alpha for _, alpha in stochastic))
+
+    def observe_evaluation(self, return_mean: float, seconds: float) -> None:
+        """Sets the metrics of an evaluation while the run trains; seconds: how long it took."""
+        self.evaluation_return.set(return_mean)
+        self.evaluating_seconds.inc(seconds)
 
     def observe_inputs(self, stats: InputStats | None, reward_scale: float) -> None:
         """Sets the metrics of the sizes of observations and rewards."""

@@ -1,4 +1,4 @@
-"""The metrics log of a run: lines of metrics.jsonl, and the same numbers for TensorBoard and a tracker.
+"""The metrics log of a run: lines of metrics.jsonl and evaluations.jsonl, also for TensorBoard and a tracker.
 
 metrics.jsonl, one object a line: `time` (Unix seconds), `trained_s`, `updating_s`, `env_steps`, `updates`,
 `updates_per_s`, `progress`, `exploration_scale`; over agents `critic_loss`, `policy_loss`, `q_mean`,
@@ -8,8 +8,8 @@ inputs, `obs_mean`, `obs_spread`, `obs_size`, `reward_mean`, `reward_spread`, `r
 `return_mean` (last episodes, exploration included), `return_means` over agents, `env_steps_per_s`,
 `samples_per_insert`, `policy_lag`, `replay_size`, `actors`, `actors_waited_s` (sum over actors), `waiting` (which
 process waits for which at this moment, as text). `updating_s` includes the waits for batches in `ReplayClient.next`.
-TensorBoard, over updates: `agent{i}/losses`, `agent{i}/mean_episode_rewards`, `run/...`. A tracker receives the
-numbers of the line under their own names. docs/tracking.md describes every field.
+TensorBoard (tensorboard.py) and trackers receive the numbers of the line by name. A line of evaluations.jsonl is a
+`ScheduledEvaluation`. docs/tracking.md describes every field.
 """
 
 from __future__ import annotations
@@ -21,30 +21,32 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from io import FileIO
 from typing import Any
 
-from tensorboardX import SummaryWriter
+import msgspec
 
 from common.files import writing
 from common.run.directory import RunDirectory
+from common.run.evaluations import ScheduledEvaluation
+from common.run.run import Run
 from common.wire.messages import Status
-from learner_node.reporting.trackers import BackgroundTracker, finite_numbers
+from learner_node.reporting.line_numbers import finite_numbers, step_of
+from learner_node.reporting.tensorboard import TensorBoardLog
+from learner_node.reporting.trackers import BackgroundTracker
 from learner_node.update.update_stats import Losses
-
-MAX_EVENTS = 10_000
-"""Largest number of events that wait for TensorBoard's writer threads. A full disk ends those threads: a queue smaller
-than the events of one `write` would then block that `write` forever."""
 
 
 class MetricsLog:
     """Appends to a run's metrics.jsonl and TensorBoard files."""
 
-    def __init__(self, directory: RunDirectory, tracker: BackgroundTracker | None = None) -> None:
-        self._tracker, self._path = tracker, directory.path
+    def __init__(self, directory: RunDirectory, run: Run, tracker: BackgroundTracker | None = None) -> None:
+        self._run, self._tracker, self._path = run, tracker, directory.path
         with writing(directory.path):
             # Unbuffered, so that a line that does not fit on the disk is not written again when the file is closed.
             self._lines = directory.metrics_file.open("ab", buffering=0)
-            self._tensorboard = SummaryWriter(str(directory.tensorboard), max_queue=MAX_EVENTS)
+            self._evaluations = directory.evaluations_file.open("ab", buffering=0)
+            self._tensorboard = TensorBoardLog(directory, run)
 
     def write(self, updates: int, values: Mapping[str, Any], losses: Losses, status: Status | None) -> None:
         """Writes one line: the learner's values, its last losses, and the replay server's last status.
@@ -66,46 +68,39 @@ class MetricsLog:
                 "waiting": list(status.waiting),
             }
         with writing(self._path):
-            self._append(json.dumps({name: _finite(value) for name, value in line.items()}).encode() + b"\n")
-            self._write_events(updates, line)
+            _append(self._lines, json.dumps({name: _finite(value) for name, value in line.items()}).encode() + b"\n")
+            self._tensorboard.write(line)
         if self._tracker:
-            self._tracker.log(updates, finite_numbers(line))
+            self._tracker.log(step_of(self._run, line), finite_numbers(line, self._run))
+
+    def write_evaluation(self, found: ScheduledEvaluation, *, updates: int, env_steps: int) -> None:
+        """Writes the line of an evaluation; updates, env_steps: of the run now. ShoalError if the disk is full."""
+        position = {"updates": found.updates, "env_steps": found.env_steps}
+        values = found.values | {f"evaluation/{name}": float(value) for name, value in position.items()}
+        with writing(self._path):
+            _append(self._evaluations, msgspec.json.encode(found) + b"\n")
+            self._tensorboard.write_values(step_of(self._run, position), values)
+        if self._tracker:
+            # A tracker may refuse a step before its newest one: the position of the evaluation is among the values.
+            step = step_of(self._run, {"updates": updates, "env_steps": env_steps})
+            self._tracker.log(step, {**values, "time": found.time})
 
     def close(self) -> None:
         """Writes buffered events and closes the files; ShoalError if the disk is full."""
         self._lines.close()
+        self._evaluations.close()
         if self._tracker:
             self._tracker.close()
-        queues = [writer.event_writer._event_queue for writer in (self._tensorboard.all_writers or {}).values()]
-        try:
-            with writing(self._path):
-                self._tensorboard.close()
-        finally:
-            # Without this, events that an ended writer thread left in its queue would keep this process alive.
-            for queue in queues:
-                queue.cancel_join_thread()
+        with writing(self._path):
+            self._tensorboard.close()
 
-    def _append(self, line: bytes) -> None:
-        end = self._lines.tell()
-        if self._lines.write(line) < len(line):
-            # A resumed run must not append to an incomplete line.
-            self._lines.truncate(end)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._lines.name)
 
-    def _write_events(self, updates: int, line: Mapping[str, Any]) -> None:
-        tensorboard = self._tensorboard
-        for writer in (tensorboard.all_writers or {}).values():
-            # A writer thread ends without an error when the disk is full.
-            if not writer.event_writer._worker.is_alive():
-                raise OSError(errno.ENOSPC, "TensorBoard's writer has ended", writer.get_logdir())
-        for i, (critic, policy) in enumerate(zip(line["critic_loss"], line["policy_loss"], strict=True)):
-            tensorboard.add_scalars(f"agent{i}/losses", {"critic loss": critic, "actor_loss": policy}, updates)
-        for i, value in enumerate(line.get("return_means", ())):
-            if math.isfinite(value):
-                tensorboard.add_scalar(f"agent{i}/mean_episode_rewards", value, updates)
-        for name, value in line.items():
-            if isinstance(value, int | float) and math.isfinite(value) and name not in ("time", "updates"):
-                tensorboard.add_scalar(f"run/{name}", value, updates)
+def _append(file: FileIO, line: bytes) -> None:
+    end = file.tell()
+    if file.write(line) < len(line):
+        # A resumed run must not append to an incomplete line.
+        file.truncate(end)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
 
 
 def _finite(value: Any) -> Any:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 
 from common.process.logs import WaitLog
 from common.process.metrics import software_version
+from common.run.evaluations import ScheduledEvaluation, best_of
 from common.run.run import Run
-from common.wire.messages import MAX_TEXT_CHARACTERS, MAX_WARNINGS, LearnerReport, Status
+from common.spec import AgentsSpec
+from common.wire.messages import MAX_TEXT_CHARACTERS, MAX_WARNINGS, EvaluationReport, LearnerReport, Status
 from learner_node import schedule
 from learner_node.clocks import BudgetClock, UpdateRate
 from learner_node.persistence.saver import Saver
@@ -46,8 +49,12 @@ class Reporter:
         metrics_log: MetricsLog,
         budget_clock: BudgetClock,
         wait: WaitLog,
+        evaluations: Sequence[ScheduledEvaluation] = (),
     ) -> None:
-        """learner: this learner's name. budget_clock, wait: the loop's, whose state is reported."""
+        """learner: this learner's name. budget_clock, wait: the loop's, whose state is reported.
+
+        evaluations: those of the run so far.
+        """
         self._run, self._learner = run, learner
         self._saver, self._counters = saver, saver.counters
         self._replay, self._metrics, self._metrics_log = replay, metrics, metrics_log
@@ -57,6 +64,8 @@ class Reporter:
         self._activity = ""
         """The learner's activity before its updates, as text; empty while it updates."""
         self._warning = ""
+        self._newest = evaluations[-1] if evaluations else None
+        self._best = best_of(evaluations)
         self._logged_remarks: set[str] = set()
         """Keys of the remarks on inputs that were logged."""
 
@@ -83,6 +92,21 @@ class Reporter:
         if self._input_monitor.is_due(now):
             self._input_monitor.observe(batch.records.numpy(), now)
             self._counters.reward_size = self._input_monitor.reward_size or self._counters.reward_size
+
+    def observe_evaluation(self, found: ScheduledEvaluation) -> None:
+        """Writes, logs and reports the result of an evaluation while the run trains."""
+        self._newest, self._best = found, best_of(filter(None, (self._best, found)))
+        counters = self._counters
+        self._metrics_log.write_evaluation(found, updates=counters.updates, env_steps=counters.env_steps)
+        self._metrics.observe_evaluation(found.return_mean, found.seconds)
+        _log.info(
+            "evaluation return=%.2f env_steps=%d updates=%d episodes=%d seconds=%.1f",
+            found.return_mean,
+            found.env_steps,
+            found.updates,
+            found.episodes,
+            found.seconds,
+        )
 
     # ---- reports --------------------------------------------------------------------------------------------------
 
@@ -206,8 +230,28 @@ class Reporter:
             trained_s=counters.trained_s,
             doing=self._activity,
             paused=self._budget_clock.paused,
+            evaluation=self._evaluation_report(),
             warnings=tuple(text[:MAX_TEXT_CHARACTERS] for text in warnings if text)[:MAX_WARNINGS],
         )
+
+    def _evaluation_report(self) -> EvaluationReport | None:
+        newest, best = self._newest, self._best
+        if newest is None or best is None:
+            return None
+        return EvaluationReport(
+            newest.env_steps,
+            newest.episodes,
+            newest.return_mean,
+            side_returns(self._run.joint, newest.return_per_agent),
+            best.return_mean,
+            best.env_steps,
+        )
+
+
+def side_returns(agents: AgentsSpec, return_per_agent: Mapping[str, float]) -> dict[str, float]:
+    """Returns the return of each side, summed over its agents; empty in a world with one side."""
+    sides = agents.sides if len(agents.sides) > 1 else ()
+    return {side: sum(return_per_agent[agent.name] for agent in agents.agents if agent.team == side) for side in sides}
 
 
 def episode_steps(status: Status | None) -> float | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-import math
 import os
 import queue
 import threading
@@ -40,11 +39,11 @@ _log = logging.getLogger(__name__)
 class Tracker(Protocol):
     """A tracker of one run."""
 
-    def log(self, updates: int, values: Mapping[str, float]) -> None:
-        """Logs the numbers of a line, after `updates` updates."""
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Logs the numbers of a line at its position on the x axis."""
 
-    def log_evaluation(self, updates: int, values: Mapping[str, float]) -> None:
-        """Logs the figures of an evaluation of the policies after `updates` updates, after all lines.
+    def log_evaluation(self, step: int, values: Mapping[str, float]) -> None:
+        """Logs the figures of an evaluation at a position on the x axis, after all lines.
 
         values: as in a line, with `time`.
         """
@@ -81,12 +80,12 @@ class BackgroundTracker:
         self._thread = threading.Thread(target=self._run_tracker, name=f"track-{name}", daemon=True)
         self._thread.start()
 
-    def log(self, updates: int, values: Mapping[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, float]) -> None:
         """Queues a line without waiting; drops it if the queue is full."""
         if not self._thread.is_alive():
             return
         try:
-            self._lines.put_nowait((updates, values))
+            self._lines.put_nowait((step, values))
         except queue.Full:
             if not self._dropped:
                 _log.warning("%s is slow; some lines are not sent, metrics.jsonl has them", self._name)
@@ -132,13 +131,13 @@ class WeightsAndBiases:
             settings=wandb.Settings(console="off", disable_git=True, save_code=False, finish_timeout=CLOSE_TIMEOUT_S),
         )
 
-    def log(self, updates: int, values: Mapping[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, float]) -> None:
         """Logs the numbers of a line; Weights & Biases ignores lines older than its newest."""
-        self._run.log(dict(values), step=updates)
+        self._run.log(dict(values), step=step)
 
-    def log_evaluation(self, updates: int, values: Mapping[str, float]) -> None:
+    def log_evaluation(self, step: int, values: Mapping[str, float]) -> None:
         """Sets the figures in the run's summary: a resumed run accepts no line of the step of its newest one."""
-        self._run.summary.update({**values, "evaluation/updates": updates})
+        self._run.summary.update({**values, "evaluation/step": step})
 
     def close(self) -> None:
         """Sends the remaining lines and closes the run."""
@@ -167,30 +166,21 @@ class Mlflow:
         params = [Param(_stored_name(name), str(value)) for name, value in _flatten(msgspec.to_builtins(run.spec))]
         self._client.log_batch(self._id, params=params)
 
-    def log(self, updates: int, values: Mapping[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, float]) -> None:
         """Logs the numbers of a line, with the time of the line."""
         from mlflow.entities import Metric  # noqa: PLC0415
 
         at_ms = int(values["time"] * 1_000)
-        metrics = [Metric(_stored_name(name), value, at_ms, updates) for name, value in values.items()]
+        metrics = [Metric(_stored_name(name), value, at_ms, step) for name, value in values.items()]
         self._client.log_batch(self._id, metrics)
 
-    def log_evaluation(self, updates: int, values: Mapping[str, float]) -> None:
+    def log_evaluation(self, step: int, values: Mapping[str, float]) -> None:
         """Logs the figures as a line's numbers are logged."""
-        self.log(updates, values)
+        self.log(step, values)
 
     def close(self) -> None:
         """Marks the run as finished."""
         self._client.set_terminated(self._id)
-
-
-def finite_numbers(line: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the finite numbers of a line by name; lists over players or agents become name/0, name/1, ..."""
-    return {
-        name: float(value)
-        for name, value in _flatten(line)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
 
 
 def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from common.errors import ConfigError
 from common.history import history_of
 from common.run.players import players
-from common.run.run import MLP, RunSpec
+from common.run.run import SET_CRITICS, RunSpec
 from common.spec import AgentSpec, AgentsSpec, PlayersSpec
 from common.transitions import transition_dtype
 from learner_node.engine_choice import EngineChoice, choose_engine, expanded_parameters, learnt_parameters
+from learner_node.networks import agent_sets
 from learner_node.update.layout import NetworkLayout, network_layout
 
 GIB = 2**30
@@ -99,7 +101,9 @@ def sizes_of(spec: RunSpec, agents: AgentsSpec) -> Sizes:
     run_players = players(agents, spec.algorithm.variants)
     layout = network_layout(run_players, spec.network, spec.algorithm)
     policy, critic = learnt_parameters(run_players, spec.network, layout)
-    if spec.network.critic != MLP:
+    if spec.network.critic in SET_CRITICS:
+        critic = agent_sets.parameter_count(run_players, layout, spec.network)
+    elif spec.network.is_user_critic:
         from learner_node.networks.user_critics import parameter_count  # noqa: PLC0415  (importing torch takes seconds)
 
         critic = parameter_count(run_players, layout, spec.network)
@@ -196,6 +200,9 @@ def _input_bytes(spec: RunSpec, layout: NetworkLayout) -> int:
     for critic in layout.critics:
         by_network[critic.network] = (*by_network.get(critic.network, ()), critic.input_columns)
     inputs = sum(len(columns) for users in set(by_network.values()) for columns in users)
+    if spec.network.critic in SET_CRITICS:
+        # Each network reads each agent once.
+        inputs = sum(len({*chain.from_iterable(users)}) for users in by_network.values())
     hidden = len(layout.critics) * sum(spec.network.critic_hidden)
     return 4 * spec.replay.batch * (inputs + HIDDEN_COPIES * hidden)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from common.errors import ConfigError, ShoalError
 from common.policy.network import weight_count
 from common.run.players import players
-from common.run.run import MLP, Run, RunSpec
+from common.run.run import Run, RunSpec
 from common.spec import AgentsSpec
 from common.user_code import exception_lines
 from learner_node.engine import Engine, make_engine
@@ -38,7 +38,7 @@ def check_user_classes(spec: RunSpec, agents: AgentsSpec) -> list[str]:
 
     ConfigError that names the setting, the fault, and for an exception the user's lines, if they cannot be used.
     """
-    warnings = _try_critics(spec, agents) if spec.network.critic != MLP else []
+    warnings = _try_critics(spec, agents) if spec.network.is_user_critic else []
     with torch.random.fork_rng(devices=[]):
         _try_update(spec, agents)
     return warnings

@@ -76,6 +76,17 @@ class Heads:
             saved.append(head.sample(segment_logits, drawn, segment_actions))
         return Sample(actions, tuple(saved))
 
+    def add_gumbel(self, logits: Tensor, noise: Tensor | None) -> None:
+        """Adds Gumbel noise to the logits of Categorical and soft parts in place, whose greedy action is then a draw.
+
+        noise: Gumbel noise `[B, gumbel_dim]`; None if gumbel_dim is 0.
+        """
+        at = 0
+        for head, segment_logits in zip(self._heads, self._split(logits), strict=True):
+            if noise is not None and head.gumbel_dim:
+                segment_logits.add_(noise[:, at : at + head.gumbel_dim])
+                at += head.gumbel_dim
+
     def backward(self, sample: Sample, d_actions: Tensor, out: Tensor | None = None) -> Tensor:
         """Returns the gradient of the logits `[B, U]`, from that of the sampled actions, in `out` if given."""
         d_logits = torch.empty_like(d_actions) if out is None else out

@@ -32,7 +32,7 @@ from learner_node.stacked.networks import (
 from learner_node.stacked.sharing import RowLabel, Sharing
 from learner_node.update.draws import initial_weights
 from learner_node.update.layout import Critic, NetworkLayout
-from learner_node.update.optimiser import Adam, GradientClip
+from learner_node.update.optimiser import Adam, ClipRule, GradientClip
 
 _T = TypeVar("_T", PolicyTensors, CriticTensors)
 
@@ -52,13 +52,14 @@ class ParameterSet(Generic[_T]):
         views: Callable[[Tensor], _T],
         *,
         weight_decay: float,
-        clip: float,
+        clip: ClipRule,
+        tensor_sizes: Sequence[int],
         network_rates: Sequence[float],
     ) -> None:
         """Starts at `initial` `[P]`, network by network; `shared_index` `[P]` has the index of each number in `shared`.
 
-        clip: the largest norm of a network's gradient, 0 = no limit. network_rates: factor on the learning
-        rate of each network.
+        tensor_sizes: numbers of each weight matrix and bias vector, in the order of `initial`. network_rates: factor on
+        the learning rate of each network.
         """
         self._sharing, self.shared_index = sharing, shared_index
         self.shared = torch.empty_like(initial)
@@ -77,7 +78,11 @@ class ParameterSet(Generic[_T]):
         self.online: _T = views(self._expanded)
         self.target: _T = views(self.expanded_target)
         self.gradient: _T = views(self._expanded_gradient)
-        self._gradient_clip = GradientClip(self._shared_gradient, sharing.shared_blocks, clip)
+        tensor_of = torch.empty_like(shared_index)
+        tensor_of[shared_index] = (
+            torch.arange(len(tensor_sizes)).repeat_interleave(torch.tensor(tensor_sizes)).to(shared_index)
+        )
+        self._gradient_clip = GradientClip(self._shared_gradient, sharing.shared_blocks, clip, tensor_of)
         self._first_expanded_index = sharing.first_expanded_index().to(initial.device)
         """For each shared number, the index of its first copy in the expanded parameters."""
 
@@ -124,7 +129,8 @@ class ParameterSet(Generic[_T]):
 class _Network(NamedTuple):
     """One network: the index in `shared` of each tensor's numbers, its initial parameters, its learning rate factor."""
 
-    shared_index: list[Tensor]
+    shared_index: list[list[Tensor]]
+    """The pieces of each weight matrix and bias vector, in the order of the flat layout."""
     initial: npt.NDArray[np.float32]
     learning_rate: float
 
@@ -136,15 +142,19 @@ def _make_parameter_set(
     like: Tensor,
     *,
     decay: float,
-    clip: float,
+    clip: ClipRule,
 ) -> ParameterSet[_T]:
+    tensors = [
+        torch.cat([piece.flatten() for piece in pieces]) for network in networks for pieces in network.shared_index
+    ]
     return ParameterSet(
         sharing,
-        torch.cat([piece.flatten() for network in networks for piece in network.shared_index]).to(like.device),
+        torch.cat(tensors).to(like.device),
         torch.from_numpy(np.concatenate([network.initial for network in networks])).to(like),
         views,
         weight_decay=decay,
         clip=clip,
+        tensor_sizes=[len(tensor) for tensor in tensors],
         network_rates=[network.learning_rate for network in networks],
     )
 
@@ -156,14 +166,14 @@ def make_policies(
     rates: Sequence[float],
     *,
     decay: float,
-    clip: float,
+    clip: ClipRule,
     seed: int,
     like: Tensor,
 ) -> ParameterSet[PolicyTensors]:
     """Returns the players' policies, with initial parameters drawn for each network from the seed.
 
-    rates: factor on the learning rate of each player's network. decay: weight decay. clip: the largest norm of a
-    network's gradient, 0 = no limit. like: a tensor of the number type and on the device to use.
+    rates: factor on the learning rate of each player's network. decay: weight decay. clip: what gradients are clipped
+    to. like: a tensor of the number type and on the device to use.
     """
     network_of, tell_apart = layout.policy_networks, network.tell_apart
     biases, *others = policy_blocks(players, network)
@@ -179,9 +189,13 @@ def make_policies(
         pieces = policy_pieces(shared_index, players, users[0])
         first_biases = [shared_index.first_bias[i] for i in users] if tell_apart else [pieces[1]]
         initial = initial_weights(
-            layer_shapes(players.agents[users[0]], network), (seed, 0, users[0]), first_biases=len(first_biases)
+            layer_shapes(players.agents[users[0]], network),
+            (seed, 0, users[0]),
+            first_biases=len(first_biases),
+            initialisation=network.initialisation,
         )
-        networks.append(_Network([pieces[0], *first_biases, *pieces[2:]], initial, rates[users[0]]))
+        tensors = [[pieces[0]], first_biases, *([piece] for piece in pieces[2:])]
+        networks.append(_Network(tensors, initial, rates[users[0]]))
     return _make_parameter_set(
         sharing, networks, lambda flat: policy_tensors(flat, players, network), like, decay=decay, clip=clip
     )
@@ -194,14 +208,14 @@ def make_critics(
     rates: Sequence[float],
     *,
     decay: float,
-    clip: float,
+    clip: ClipRule,
     seed: int,
     like: Tensor,
 ) -> ParameterSet[CriticTensors]:
     """Returns the players' critics, with initial parameters drawn for each network from the seed.
 
-    rates: factor on the learning rate of each player's network. decay: weight decay. clip: the largest norm of a
-    network's gradient, 0 = no limit. like: a tensor of the number type and on the device to use.
+    rates: factor on the learning rate of each player's network. decay: weight decay. clip: what gradients are clipped
+    to. like: a tensor of the number type and on the device to use.
     """
     inputs, widths, critics = players.critic_input_dim, network.critic_hidden, layout.critics
     first = _first_layer_labels(critics, inputs, tell_apart=network.tell_apart)
@@ -219,8 +233,11 @@ def make_critics(
             else [pieces[1]]
         )
         shapes = list(pairwise((len(first_user.input_columns), *widths, 1)))
-        initial = initial_weights(shapes, (seed, 1, users[0]), first_biases=len(first_biases))
-        networks.append(_Network([pieces[0], *first_biases, *pieces[2:]], initial, rates[first_user.player]))
+        initial = initial_weights(
+            shapes, (seed, 1, users[0]), first_biases=len(first_biases), initialisation=network.initialisation
+        )
+        tensors = [[pieces[0]], first_biases, *([piece] for piece in pieces[2:])]
+        networks.append(_Network(tensors, initial, rates[first_user.player]))
     return _make_parameter_set(
         sharing, networks, lambda flat: critic_tensors(flat, inputs, len(critics), widths), like, decay=decay, clip=clip
     )

@@ -47,6 +47,7 @@ from learner_node.update.batches import LossBatch, RowWeights
 from learner_node.update.draws import gumbel_noise
 from learner_node.update.engine_base import EngineBase
 from learner_node.update.losses import td_target
+from learner_node.update.optimiser import ClipRule
 from learner_node.update.signals import PlayerSignals
 from learner_node.update.update_stats import PolicyStats, UpdateStats
 
@@ -82,7 +83,8 @@ class StackedUpdate(EngineBase):
         super().__init__(agents, network, algorithm, seed, like, n_step=n_step)
         self.heads = Heads(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
         rates = [algorithm.side_learning_rates.get(player.team, 1.0) for player in self.players.agents]
-        arguments, clip = (self.players, network, self.layout, rates), algorithm.gradient_clip
+        arguments = (self.players, network, self.layout, rates)
+        clip = ClipRule(algorithm.gradient_clip, by_tensor=algorithm.gradient_clip_by == "tensor")
         self.policies = make_policies(*arguments, decay=algorithm.policy_weight_decay, clip=clip, seed=seed, like=like)
         self.critics = make_critics(*arguments, decay=algorithm.critic_weight_decay, clip=clip, seed=seed, like=like)
         self._first_critics = self.critics.online.first_critics(len(self.players.agents))
@@ -200,11 +202,17 @@ class StackedUpdate(EngineBase):
             workspace.next_state.copy_(batch.next_state)
         logits = workspace.policy.forward(self.policies.target, workspace.next_policy_inputs)
         logits = self._lower_forbidden(logits, workspace.next_obs)
-        next_action = self._add_target_noise(self.heads.greedy(logits, workspace.policy_action))
+        next_action = self._add_target_noise(self._target_action(logits))
         _write_actions(next_action, row_weights.next_acting, workspace.next_action)
         workspace.critic.forward_first(self.critics.target, workspace.next_critic_inputs)
         next_q = self._min_q(workspace.critic.forward_rest(self.critics.target))
         return td_target(signals.reward, signals.discount, next_q, self.algorithm.discount)
+
+    def _target_action(self, logits: Tensor) -> Tensor:
+        """Returns the actions of the target policies `[B, U]`, greedy or drawn as actors draw them."""
+        if self.algorithm.target_actions == "sampled":
+            self.heads.add_gumbel(logits, self._gumbel_noise(len(logits)))
+        return self.heads.greedy(logits, self._workspace.policy_action)
 
     def _add_target_noise(self, action: Tensor) -> Tensor:
         """Adds clipped noise to target actions `[B, U]` in place, and clamps them to the actions' bounds."""

@@ -9,28 +9,62 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from common.run.run import Initialisation
+
 _MIN_UNIFORM = 1e-30
 
 
 def initial_weights(
-    shapes: Sequence[tuple[int, int]], seed: Sequence[int], first_biases: int = 1, *, layer_norm: bool = False
+    shapes: Sequence[tuple[int, int]],
+    seed: Sequence[int],
+    first_biases: int = 1,
+    *,
+    layer_norm: bool = False,
+    initialisation: Initialisation = "uniform",
 ) -> npt.NDArray[np.float32]:
-    """Draws one network's weights and biases uniformly from -1 / sqrt(inputs) to 1 / sqrt(inputs), layer by layer.
+    """Draws one network's weights and biases, layer by layer.
 
-    This is torch's default for linear layers. Unlike orthogonal matrices it keeps the first logits small, so bounded
-    policies do not start at their bounds. numpy draws the numbers because its streams are the same on every device and
-    in every version of torch.
+    `uniform` draws both from -1 / sqrt(inputs) to 1 / sqrt(inputs). This is torch's default for linear layers. Unlike
+    orthogonal matrices it keeps the first logits small, so bounded policies do not start at their bounds. `xavier`
+    draws weights from -sqrt(6 / (inputs + outputs)) to the same positive number, with biases of 0 (Glorot and Bengio
+    2010, equation 16). numpy draws the numbers because its streams are the same on every device and in every version of
+    torch.
 
     shapes: inputs and outputs of each layer. first_biases: number of sets of biases of the first layer. layer_norm:
     whether each hidden layer is followed by the gain 1 and the bias 0 of its normalisation.
     """
     generator = np.random.default_rng(seed)
-    sets = [first_biases, *[1] * (len(shapes) - 1)]
-    pieces = [generator.uniform(-1.0, 1.0, (i + k) * o) / np.sqrt(i) for (i, o), k in zip(shapes, sets, strict=True)]
-    if layer_norm:
-        for i, (_, units) in enumerate(shapes[:-1]):
-            pieces[i] = np.concatenate([pieces[i], np.ones(units), np.zeros(units)])
-    return np.concatenate(pieces).astype(np.float32)
+    layers = [
+        initial_layer(
+            shape,
+            generator,
+            1 if depth else first_biases,
+            initialisation=initialisation,
+            layer_norm=layer_norm and depth < len(shapes) - 1,
+        )
+        for depth, shape in enumerate(shapes)
+    ]
+    return np.concatenate(layers).astype(np.float32)
+
+
+def initial_layer(
+    shape: tuple[int, int],
+    generator: np.random.Generator,
+    biases: int = 1,
+    *,
+    initialisation: Initialisation = "uniform",
+    layer_norm: bool = False,
+) -> npt.NDArray[np.float64]:
+    """Draws the parameters of one layer of a network: weights, biases, then gain and bias of its normalisation.
+
+    shape: inputs and outputs. biases: number of sets of biases. The distribution is that of `initial_weights`.
+    """
+    inputs, outputs = shape
+    drawn = generator.uniform(-1.0, 1.0, (inputs + biases) * outputs) / np.sqrt(inputs)
+    if initialisation == "xavier":
+        drawn[: inputs * outputs] *= np.sqrt(6.0 * inputs / (inputs + outputs))
+        drawn[inputs * outputs :] = 0.0
+    return np.concatenate([drawn, np.ones(outputs), np.zeros(outputs)]) if layer_norm else drawn
 
 
 def gumbel_noise(rows: int, columns: int, like: Tensor, generator: torch.Generator) -> Tensor:

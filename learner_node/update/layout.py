@@ -35,6 +35,9 @@ from common.run.players import Algorithm, algorithms_by_side, network_groups, pa
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import Categorical, JointSpec, PlayerSpec, PlayersSpec
 
+BINS = 101
+"""Number of bins of critics that learn a distribution over values (learner_node/networks/value_bins.py)."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -94,6 +97,8 @@ class NetworkLayout:
     """Whether each player's policy is updated at its position in an order of its side, not with all others."""
     policy_delay: int
     """Critic updates for each update of policies and targets."""
+    critic_outputs: int
+    """Numbers that a critic outputs: its value, or the logits of a distribution over values."""
 
     @property
     def twin_players(self) -> tuple[int, ...]:
@@ -139,6 +144,7 @@ def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: Algori
         team_critic=tuple(team),
         sequential=sequential,
         policy_delay=policy_delay(algorithm),
+        critic_outputs=BINS if algorithm.critic_loss == "hl_gauss" else 1,
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from learner_node.update.batches import RowWeights
 
-LossKind = Literal["squared", "huber"]
+LossKind = Literal["squared", "huber", "hl_gauss"]
 
 
 def td_target(reward: Tensor, discount: Tensor, next_q: Tensor, gamma: float) -> Tensor:
@@ -24,8 +24,11 @@ def td_target(reward: Tensor, discount: Tensor, next_q: Tensor, gamma: float) ->
 
 
 def critic_loss(td_error: Tensor, row_weight: Tensor, kind: LossKind) -> Tensor:
-    """Returns the mean loss `[N]` of TD errors `q - y` `[N, B]`: squared, or Huber's with its corner at 1."""
-    if kind == "squared":
+    """Returns the mean loss `[N]` of TD errors `q - y` `[N, B]`: squared, or Huber's with its corner at 1.
+
+    For hl_gauss it is that of squared errors, in units that can be compared with those of other runs.
+    """
+    if kind != "huber":
         return (td_error.square() * row_weight).sum(1)
     magnitude = td_error.abs()
     return (torch.where(magnitude < 1.0, 0.5 * td_error.square(), magnitude - 0.5) * row_weight).sum(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -83,19 +84,33 @@ class Adam:
             torch.lerp(before, parameters, self._relative_rates, out=parameters)
 
 
+class ClipRule(NamedTuple):
+    """What gradients are clipped to."""
+
+    max_norm: float
+    """The norm to scale down to; 0 = no clipping."""
+    by_tensor: bool = False
+    """Whether each weight matrix and bias vector is clipped separately, instead of each network."""
+
+
 class GradientClip:
-    """Clips the gradient of each network to a largest norm, in place.
+    """Clips the gradient of each network, or of each of its tensors, to a largest norm, in place.
 
     Each network is clipped separately, as torch's clip_grad_norm_ clips a module (which divides by the norm + 1e-6):
     a large gradient of one network does not slow the others.
     """
 
-    def __init__(self, gradient: Tensor, blocks: Sequence[tuple[Block, list[int]]], max_norm: float) -> None:
+    def __init__(
+        self, gradient: Tensor, blocks: Sequence[tuple[Block, list[int]]], rule: ClipRule, tensor_of: Tensor
+    ) -> None:
         """gradient: the buffer `[P]`, which must stay in place. blocks: its blocks, with the owner of each row.
 
-        max_norm: the norm to scale down to; 0 = no clipping.
+        tensor_of: the tensor that each number belongs to `[P]`, counted from 0 over all networks.
         """
-        self._max_norm = max_norm
+        self._rule, self._gradient = rule, gradient
+        self._tensor_of = tensor_of if rule.by_tensor and rule.max_norm > 0 else None
+        tensors = 0 if self._tensor_of is None else int(tensor_of.max()) + 1
+        self._tensor_scales = gradient.new_zeros(tensors)
         merged = [_merge_rows(block, row_owners) for block, row_owners in blocks if block.width]
         self._rows = [block.of(gradient) for block, _ in merged]
         counts = [len(rows) for rows in self._rows]
@@ -118,13 +133,20 @@ class GradientClip:
         for rows, norms in zip(self._rows, self._block_norms, strict=True):
             torch.linalg.vector_norm(rows, dim=1, out=norms)
         squared_norms = torch.mv(self._owner_rows, self._norms.square_())
-        if self._max_norm > 0:
-            torch.rsqrt(squared_norms, out=self._scales).mul_(self._max_norm).clamp_(max=1.0)
+        if self._tensor_of is not None:
+            self._clip_tensors(self._tensor_of)
+        elif self._rule.max_norm > 0:
+            torch.rsqrt(squared_norms, out=self._scales).mul_(self._rule.max_norm).clamp_(max=1.0)
             if self._row_scales is not None:
                 torch.index_select(self._scales, 0, self._owner, out=self._row_scales)
             for rows, scales in zip(self._rows, self._block_scales, strict=True):
                 rows.mul_(scales)
         return squared_norms
+
+    def _clip_tensors(self, tensor_of: Tensor) -> None:
+        scales = self._tensor_scales.zero_().index_add_(0, tensor_of, self._gradient.square())
+        scales.rsqrt_().mul_(self._rule.max_norm).clamp_(max=1.0)
+        self._gradient.mul_(scales.index_select(0, tensor_of))
 
 
 def _merge_rows(block: Block, owners: list[int]) -> tuple[Block, list[int]]:

@@ -102,10 +102,17 @@ def run_specs() -> st.SearchStrategy[RunSpec]:
     fields = {field.name: _of(field.type) for field in inspect.type_info(RunSpec).fields}
 
     network = {field.name: _of(field.type) for field in inspect.type_info(NetworkSpec).fields}
-    network["critic"] = st.sampled_from(["mlp", "a.b:C"])
+    network["critic"] = st.sampled_from(["mlp", "set", "attention", "a.b:C"])
     fields["network"] = st.builds(NetworkSpec, **network)
     fields["replay"] = st.builds(_valid_replay, fields["replay"], st.sampled_from(["uniform", "a.b:C"]))
-    return st.builds(RunSpec, **fields)
+    return st.builds(_valid_spec, st.fixed_dictionaries(fields))
+
+
+def _valid_spec(fields: dict[str, Any]) -> RunSpec:
+    network, algorithm = fields["network"], fields["algorithm"]
+    if network.is_user_critic and algorithm.critic_loss == "hl_gauss":
+        algorithm = msgspec.structs.replace(algorithm, critic_loss="huber")
+    return RunSpec(**{**fields, "algorithm": algorithm})
 
 
 def _valid_replay(replay: ReplaySpec, sampler: str) -> ReplaySpec:

@@ -21,6 +21,7 @@ ADDONS = ("monitoring", "autoscaling")
 SOURCES = {
     **{name: KUBERNETES / "overlays" / name for name in OVERLAYS},
     **{n: KUBERNETES / "addons" / n for n in ADDONS},
+    "sweep": KUBERNETES / "sweep",
 }
 PART = "app.kubernetes.io/component"
 
@@ -56,7 +57,7 @@ def of_kind(found: tuple[Object, ...], *kinds: str) -> dict[str, Object]:
 
 @dataclass(frozen=True)
 class Workload:
-    """A Deployment or StatefulSet, and the pods it makes."""
+    """A Deployment, StatefulSet or Job, and the pods it makes."""
 
     kind: str
     name: str
@@ -87,7 +88,7 @@ class Workload:
 
 def workloads(found: tuple[Object, ...]) -> list[Workload]:
     """Returns what makes pods."""
-    kinds = ("Deployment", "StatefulSet")
+    kinds = ("Deployment", "StatefulSet", "Job")
     return [Workload(one["kind"], one["metadata"]["name"], one["spec"]) for one in found if one["kind"] in kinds]
 
 

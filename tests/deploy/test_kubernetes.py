@@ -36,6 +36,7 @@ jsonschema = pytest.importorskip("jsonschema")
 VERSIONS = ("1.29", "1.33", "1.37")
 """Of Kubernetes: the oldest supported one, one between, the newest known."""
 EVERYTHING = [(overlay, *ADDONS) for overlay in OVERLAYS]
+WITH_PODS = (*OVERLAYS, "sweep")
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -103,7 +104,7 @@ def test_services_lead_to_ports_that_containers_have(overlay: str) -> None:
             assert services[pod.spec["serviceName"]]["spec"]["clusterIP"] == "None"
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", WITH_PODS)
 def test_what_pods_refer_to_exists(overlay: str) -> None:
     found = objects(overlay)
     there = {(one["kind"], one["metadata"]["name"]) for one in found}
@@ -151,7 +152,7 @@ def test_an_overlay_of_ones_own_is_made_as_the_guide_says(tmp_path: Path) -> Non
     assert of_kind(found, "ConfigMap")[config]["data"] == {"learner.toml": 'scenario = "simple_tag"\n'}
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", WITH_PODS)
 def test_volumes_are_mounted_and_mounts_have_volumes(overlay: str) -> None:
     for pod in workloads(objects(overlay)):
         claims = [claim["metadata"]["name"] for claim in pod.spec.get("volumeClaimTemplates", ())]
@@ -176,7 +177,7 @@ def test_probes_ask_for_progress_where_it_is_told(overlay: str) -> None:
         }
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", WITH_PODS)
 def test_pods_may_do_no_more_than_the_restricted_profile_allows(overlay: str) -> None:
     found = objects(overlay)
     (namespace,) = of_kind(found, "Namespace").values()
@@ -208,7 +209,7 @@ def test_secrets_can_be_read_by_the_user_that_runs(overlay: str) -> None:
             assert pod.pod["securityContext"]["fsGroup"] == pod.pod["securityContext"]["runAsGroup"]
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", WITH_PODS)
 def test_every_container_has_limits(overlay: str) -> None:
     for pod in workloads(objects(overlay)):
         for container in pod.containers:
@@ -223,7 +224,7 @@ def test_the_operator_gets_the_rules_that_prometheus_gets() -> None:
     assert rule["spec"]["groups"] == groups, "run deploy/kubernetes/render.sh"
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", WITH_PODS)
 def test_services_names_do_not_become_settings(overlay: str) -> None:
     """Kubernetes would give each container the variables of each Service: a Service `shoal-metrics` would be
     SHOAL_METRICS_PORT."""

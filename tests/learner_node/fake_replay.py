@@ -42,6 +42,7 @@ def small_run(joint: AgentsSpec = TEAMS["tag"], **settings: object) -> Run:
         "scenario": "tiny",
         "network": {"policy_hidden": [8, 8], "critic_hidden": [8, 8]},
         "replay": {"batch": 16, "min_size": 32, "capacity": 1_000},
+        "evaluation": {"times": 0},  # there is no such world
     }
     return Run("run-1", make_run_spec(layers, settings), joint)
 

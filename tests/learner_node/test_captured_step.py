@@ -88,6 +88,9 @@ CASES: dict[str, tuple[str, dict[str, object], dict[str, object], tuple[str, ...
     "masac": ("mixed", {"name": "masac"}, {}, ("autograd",)),
     "hatd3": ("tag", {"name": "hatd3"}, {}, ("autograd",)),
     "hasac": ("mixed", {"name": "a=hasac,b=hatd3"}, {}, ("autograd",)),
+    "set critic": ("tag", {"name": "matd3"}, {"critic": "set", "share_critics": False}, ("autograd",)),
+    "attention critic": ("mixed", {"name": "a=joint,b=matd3"}, {"critic": "attention"}, ("autograd",)),
+    "distributions": ("tag", {"name": "matd3", "critic_loss": "hl_gauss"}, {}, ("autograd",)),
     "layer norm": (
         "tag",
         {"name": "maddpg"},

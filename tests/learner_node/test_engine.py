@@ -83,6 +83,8 @@ def test_the_critics_layers_are_the_same_from_both_engines(team: str) -> None:
 
 
 UNCOVERED = [
+    {"critic": "set"},
+    {"critic": "attention", "critic_layer_norm": True, "tell_apart": True},
     {"activation": "tanh"},
     {"activation": "gelu", "policy_layer_norm": True},
     {"critic_layer_norm": True},

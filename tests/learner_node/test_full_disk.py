@@ -21,6 +21,7 @@ from learner_node.persistence.checkpoints import Checkpoints
 from learner_node.persistence.state import Counters, TrainingState
 from learner_node.reporting.metrics_log import MetricsLog
 from learner_node.update.update_stats import Losses
+from tests.common.examples import make_run
 
 ROOM_BYTES = 20_000
 FIGURES = Losses([0.5], [1.0], [3.0], [4.0], [5.0])
@@ -59,7 +60,7 @@ def test_a_checkpoint_for_which_there_is_no_room_leaves_those_before_it(tmp_path
 def write_until_refused(path: str) -> None:
     """Says what the refusal was, and whether closing was refused too."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM_BYTES, ROOM_BYTES))
-    logbook = MetricsLog(RunDirectory(Path(path)))
+    logbook = MetricsLog(RunDirectory(Path(path)), make_run())
     try:
         # Until it is noticed: how many lines TensorBoard's threads are behind, the machine decides.
         for updates in itertools.count():

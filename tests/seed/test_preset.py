@@ -88,6 +88,7 @@ NUMBERS: dict[str, Any] = {
         "priority_exponent": 0.0,
     },
     "budget": {"steps": 80_000, "milestone_steps": 80_000},
+    "logging": {"tensorboard": "numbered"},
 }
 
 WITHOUT_EFFECT = {
@@ -104,6 +105,8 @@ WITHOUT_EFFECT = {
     "algorithm.variant": "for a class of the user's",
     "algorithm.entropy_target": "masac's",
     "algorithm.initial_temperature": "masac's",
+    "algorithm.gradient_clip_by": "nothing is clipped",
+    "algorithm.target_actions": "for choices and soft vectors",
     "algorithm.gumbel": "for choices",
     "algorithm.gumbel_temperature": "for choices",
     "exploration.choices": "for choices",

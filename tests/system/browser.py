@@ -91,8 +91,8 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Presses and lets go a key, named as the DOM names it."""
-        code = {" ": 32, "Enter": 13, "Tab": 9}[key]
-        typed = {"text": "\r" if key == "Enter" else key} if key != "Tab" else {}
+        code = {" ": 32, "Enter": 13, "Tab": 9, "ArrowLeft": 37}[key]
+        typed = {"text": "\r" if key == "Enter" else key} if key in (" ", "Enter") else {}
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **typed)
 

@@ -49,7 +49,16 @@ ROWS = {
     "paper": Row("simple_spread", (DISCRETE,), preset="paper"),
     "seed": Row("simple_spread", ("exploration.theta=0.3", "exploration.random_steps=0"), preset="seed"),
     "joint": Row(
-        "simple_spread", ("algorithm.name=joint", "algorithm.team_spirit=0.5", "replay.n_step=3", *NORMALISED)
+        "simple_spread",
+        (
+            "algorithm.name=joint",
+            "algorithm.team_spirit=0.5",
+            "replay.n_step=3",
+            "evaluation.times=100",
+            "evaluation.episodes=3",
+            "evaluation.share_of_time=1",
+            *NORMALISED,
+        ),
     ),
     "joint against iddpg, discrete": Row(
         "simple_tag",
@@ -114,6 +123,9 @@ ROWS = {
             "replay.samples_per_insert=8",
             "replay.min_size=512",
             "network.head=soft",
+            "network.initialisation=xavier",
+            "algorithm.target_actions=sampled",
+            "algorithm.gradient_clip_by=tensor",
             "algorithm.teammates=current",
             "algorithm.policy_every=3",
             "network.share=[['agent_0', 'agent_2']]",
@@ -151,6 +163,14 @@ ROWS = {
             "algorithm.team_critic=true",
             *NORMALISED,
         ),
+    ),
+    "set critics": Row(
+        "simple_tag",
+        ("network.critic=set", "network.critic_layer_norm=true", "replay.n_step=2", *NORMALISED),
+    ),
+    "attention critics": Row("simple_tag", (DISCRETE, "network.critic=attention", "algorithm.teammates=current")),
+    "distributions": Row(
+        "simple_spread", ("algorithm.critic_loss=hl_gauss", "replay.priority_exponent=0.6", "replay.n_step=2")
     ),
     **{name: Row("simple_spread", (f"network.activation={name}",)) for name in ("leaky_relu", "elu", "gelu", "silu")},
     "off the ratio, discrete, a ladder": Row(

@@ -30,6 +30,10 @@ def test_the_papers_tables_are_made_continued_and_reproduced(tmp_path: Path) -> 
         output = first.stderr.read()
         assert first.wait(60) == 130, output
         assert "Run the same command to continue." in output
+    part = shoal("paper", *TINY, "--run", interrupted, "--part", "1/2")
+    assert part.returncode == 0, part.stderr
+    assert "2 of 4 runs are not trained yet" in part.stderr
+    assert not (interrupted / "paper.md").exists()
     for directory in (interrupted, whole):
         done = shoal("paper", *TINY, "--run", directory, "--json")
         assert done.returncode == 0, done.stderr

@@ -45,8 +45,36 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(tmp_path: Path) -> No
     assert [run["variant"] for run in json.loads(result.stdout)["runs"]] == ["algorithm.name=maddpg"]
 
 
+def test_processes_that_share_a_directory_execute_each_run_once_and_make_the_same_table(tmp_path: Path) -> None:
+    """One has a part of the runs, the other any: together they make the bits that one process makes."""
+    options = ["--seeds", "2", "--vary", "algorithm.name=maddpg|iddpg"]
+    alone = sweep(tmp_path / "alone", "--jobs", "2", *options, "--", *SMALL)
+    assert alone.returncode == 0, alone.stderr
+    shared = tmp_path / "shared"
+    line = [sys.executable, "-m", "shoal", "sweep", "simple_spread", "--run", str(shared), *options]
+    both = [
+        subprocess.Popen([*line, *part, "--", *SMALL], stderr=subprocess.PIPE, text=True)
+        for part in (["--part", "2/2"], [])
+    ]
+    for process in both:
+        errors = process.communicate(timeout=280)[1]
+        assert process.returncode == 0, errors
+    claims = sorted(path.name for path in shared.glob("*/.*.claim-*"))
+    assert claims == [".seed-1.claim-1"] * 2 + [".seed-2.claim-1"] * 2, "nobody executed a run twice"
+    together = sweep(shared, "--table", *options, "--", *SMALL)
+    assert json.loads(together.stdout)["rows"] == json.loads(alone.stdout)["rows"]
+
+
+def test_a_table_of_what_is_there_starts_no_run(tmp_path: Path) -> None:
+    result = sweep(tmp_path, "--seeds", "2", "--table", "--", *SMALL)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == {"rows": [], "runs": []}
+    assert "0 of 2 runs have results" in result.stderr
+    assert not list(tmp_path.glob("*/seed-*"))
+
+
 def test_a_typing_error_costs_one_line(tmp_path: Path) -> None:
-    for options in (["--jbos", "2"], ["--vary", "x"], ["--", "--seed", "3"]):
+    for options in (["--jbos", "2"], ["--vary", "x"], ["--part", "3/2"], ["--", "--seed", "3"]):
         result = sweep(tmp_path, *options)
         assert result.returncode == 2, result.stderr
         assert "Traceback" not in result.stderr

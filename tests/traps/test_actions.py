@@ -7,6 +7,7 @@ import pytest
 
 from common.policy.network import Policy
 from common.run.players import players
+from common.run.presets import PRESETS
 from common.run.run import ExplorationSpec, NetworkSpec, make_run_spec
 from common.spec import Categorical, joint_spec
 from common.worlds import make_world
@@ -99,6 +100,19 @@ def test_18_target_actions_are_the_best_choice_and_not_a_draw() -> None:
     put(found, target_critics=[critic([0.0, 1.0, 20.0, 300.0])])
     for _ in range(3):
         assert (found.td_target(rows(joint, count=50)) == 20.0).all()
+
+
+def test_18_target_actions_are_drawn_where_that_was_asked_for() -> None:
+    """The preset paper does as openai/maddpg; equal logits make each of the three choices a third of the targets."""
+    assert make_run_spec({"scenario": "simple"}, PRESETS["paper"]).algorithm.target_actions == "sampled"
+    joint = joint_spec([("chooser", "a", 1, (Categorical(3),))])
+    found = learner(joint, discount=1.0, target_actions="sampled")
+    put(found, target_policies=[policy([0.0], (0.0,) * 3, (0.0,) * 3)])
+    put(found, target_critics=[critic([0.0, 1.0, 20.0, 300.0])])
+    targets = found.td_target(rows(joint, count=3_000)).numpy()
+    for value in (1.0, 20.0, 300.0):
+        # The standard deviation of a frequency of 3,000 draws is at most 0.0092.
+        assert np.isclose(targets, value).mean() == pytest.approx(1 / 3, abs=0.04)
 
 
 @pytest.mark.parametrize(("gumbel", "hard"), [("straight_through", True), ("soft", False)])

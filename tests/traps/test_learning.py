@@ -83,8 +83,8 @@ def test_19_the_penalty_on_logits_is_a_setting_and_paper_has_it() -> None:
 def test_20_gradients_are_clipped_network_by_network() -> None:
     """openai/maddpg clips each variable at 0.5, PyTorch's ports a network's whole gradient: not the same 0.5.
 
-    Here it is a network's whole gradient, and that one's alone: one agent's huge error leaves another's step as it
-    is. With q = 0 and inputs 0 a critic's gradient is 2 * error * (1, hidden unit, 1) = 2 * error * (1, 1000, 1).
+    By default it is a network's whole gradient, and that one's alone: one agent's huge error leaves another's step as
+    it is. With q = 0 and inputs 0 a critic's gradient is 2 * error * (1, hidden unit, 1) = 2 * error * (1, 1000, 1).
     """
     found = learner(team("a", "a"), gradient_clip=0.5)
     put(found, critics=[critic([0.0] * 4)] * 2, target_critics=[critic([0.0] * 4)] * 2)
@@ -93,6 +93,17 @@ def test_20_gradients_are_clipped_network_by_network() -> None:
     large, small = gradients(found, "critics", 2)
     np.testing.assert_allclose(large, -0.5 * direction / np.linalg.norm(direction), rtol=1e-6)
     np.testing.assert_allclose(small, 2 * -1e-5 * direction, rtol=1e-6)
+
+
+def test_20_the_preset_paper_clips_each_weight_matrix_and_bias_vector() -> None:
+    """The gradient above is that of three tensors: (1,) the first bias, (1000,) the last weight, (1,) the last bias."""
+    assert paper().algorithm.gradient_clip_by == "tensor"
+    found = learner(team("a", "a"), gradient_clip=0.5, gradient_clip_by="tensor")
+    put(found, critics=[critic([0.0] * 4)] * 2, target_critics=[critic([0.0] * 4)] * 2)
+    found.update(rows(found.agents, reward=[100.0, 1e-5]), STILL, STILL)
+    large, small = gradients(found, "critics", 2)
+    np.testing.assert_allclose(large, [0.0] * 4 + [-0.5, -0.5, -0.5], rtol=1e-6)
+    np.testing.assert_allclose(small, [0.0] * 4 + [-2e-5, -0.02, -2e-5], rtol=1e-6)
 
 
 # ---- 23: a centralised critic sees everyone --------------------------------------------------------------------------

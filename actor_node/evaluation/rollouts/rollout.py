@@ -64,6 +64,8 @@ class PlayOptions(NamedTuple):
     """Limit on steps of an episode; 0 takes the run's limit, or the environment's own."""
     max_episodes: int = MAX_EPISODES
     """Largest number of episodes, if their number is not given."""
+    min_episodes: int = MIN_EPISODES
+    """Number of episodes that are played even if the time is over, if their number is not given."""
 
 
 class RolloutResult(NamedTuple):
@@ -125,7 +127,15 @@ def run_rollouts(rollout: RolloutTask, options: PlayOptions, watcher: Watcher) -
 def _play_foreign(rollout: RolloutTask, options: PlayOptions, max_steps: int, watcher: Watcher) -> RolloutResult:
     """Plays in copies of an environment that is not batched."""
     copies = min(options.copies or FOREIGN_COPIES, options.episodes or options.max_episodes)
-    limits = PlayLimits(options.episodes, options.within_s, options.processes, copies, max_steps, options.max_episodes)
+    limits = PlayLimits(
+        options.episodes,
+        options.within_s,
+        options.processes,
+        copies,
+        max_steps,
+        options.max_episodes,
+        options.min_episodes,
+    )
     run = rollout.run
     task = PoolTask(partial(make_eval_copy, run, rollout.name), rollout.make_actor, rollout.seed, limits)
     episodes = ProcessPool(task, watcher).run() if limits.processes else _play_in_this_process(task, watcher)
@@ -179,7 +189,7 @@ def _play_batched(
     started_at = time.monotonic()
 
     def wants_more(done: int) -> bool:
-        return not by_time or done < MIN_EPISODES or time.monotonic() - started_at < options.within_s
+        return not by_time or done < options.min_episodes or time.monotonic() - started_at < options.within_s
 
     def progress(done: int) -> None:
         expected = episodes

@@ -18,7 +18,7 @@ class PlayLimits(NamedTuple):
     """The PlayOptions of an environment that is not batched, with the defaults filled in."""
 
     episodes: int
-    """0 plays as many as start within the time, from MIN_EPISODES to `max_episodes`."""
+    """0 plays as many as start within the time, from `min_episodes` to `max_episodes`."""
     within_s: float
     """Time during which episodes may start, if `episodes` is 0 [s]."""
     processes: int
@@ -29,6 +29,8 @@ class PlayLimits(NamedTuple):
     """Limit on steps of an episode; 0 sets none."""
     max_episodes: int = MAX_EPISODES
     """Largest number of episodes, if `episodes` is 0."""
+    min_episodes: int = MIN_EPISODES
+    """Number of episodes that are played even if the time is over, if `episodes` is 0."""
 
     @property
     def max_failures(self) -> int:
@@ -69,7 +71,7 @@ class EpisodeSchedule:
         limits = self._limits
         failures = len(self.episodes) - self._succeeded
         late = time.monotonic() - self.started_at >= limits.within_s
-        time_is_up = not limits.episodes and self._next >= MIN_EPISODES and late
+        time_is_up = not limits.episodes and self._next >= limits.min_episodes and late
         return (
             self._next < limits.most_episodes
             and not time_is_up
@@ -89,7 +91,7 @@ class EpisodeSchedule:
         if limits.episodes or not self.episodes:
             return limits.most_episodes
         fitting = math.ceil(len(self.episodes) / max(time.monotonic() - self.started_at, 1e-3) * limits.within_s)
-        return min(max(fitting, MIN_EPISODES, len(self.episodes)), limits.most_episodes)
+        return min(max(fitting, limits.min_episodes, len(self.episodes)), limits.most_episodes)
 
     def _forecast(self) -> None:
         passed, count = time.monotonic() - self.started_at, len(self.episodes)

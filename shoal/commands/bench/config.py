@@ -18,6 +18,12 @@ class BenchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(description="replay: Also measure 1 to 512 actors and rings of 1e5 to 1e7 transitions, which takes long."),
     ] = False
     gpu: Annotated[bool, Meta(description="learner: Measure both engines on a GPU (CUDA), and not on the CPU.")] = False
+    peers: Annotated[
+        bool,
+        Meta(
+            description="replay: Measure beside dm-reverb and TorchRL, which are installed, and measure nothing else."
+        ),
+    ] = False
     time: Annotated[Seconds, Meta(description="end-to-end, peers: Training time of each run [s].")] = 60.0
     episodes: Annotated[
         int, Meta(ge=1, description="peers: Length of the evaluation of each trained team [episodes].")
@@ -25,14 +31,16 @@ class BenchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache: Annotated[
         str,
         Meta(
-            description="peers: Directory for the peers' installations.  [default: shoal/peers in the user's cache]",
+            description="peers, replay: Directory for the peers' installations.  [default: shoal/peers in the user's"
+            " cache]",
             extra={"metavar": "DIR"},
         ),
     ] = ""
     pip: Annotated[
         tuple[str, ...],
         Meta(
-            description="peers: Extra argument for pip, as in --pip=--pre; can be repeated.", extra={"metavar": "ARG"}
+            description="peers, replay: Extra argument for pip, as in --pip=--pre; can be repeated.",
+            extra={"metavar": "ARG"},
         ),
     ] = ()
     set: Annotated[

@@ -32,12 +32,12 @@ def rows(_config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     limit. Shared pages count once for each worker.
     """
     yield BenchProgress("memory: one worker, and a process that imports torch")
-    ours, torch = _resident_mib(_WORKER), _resident_mib("import torch")
+    ours, torch = _mib_after(_WORKER), _mib_after("import torch")
     yield row("memory/worker", "MiB", ours, ("a process that imports torch", torch), GOAL)
     yield BenchProgress(f"memory: a node of {WORKERS} workers")
-    started_s, resident_mib = _node()
+    started_s, node_mib = _node()
     name = f"workers/{WORKERS}"
-    yield row(f"memory/{name}", "MiB", resident_mib, (f"{WORKERS} processes that import torch", WORKERS * torch), GOAL)
+    yield row(f"memory/{name}", "MiB", node_mib, (f"{WORKERS} processes that import torch", WORKERS * torch), GOAL)
     yield row(f"start/{name}", "s", started_s, ("allowed time", MAX_START_S), 1.0)
 
 
@@ -62,13 +62,18 @@ def _children_mib(parent: int) -> float:
     return sum(int(resident_kib) for ppid, resident_kib in lines if int(ppid) == parent) / 1024
 
 
-def _resident_mib(code: str) -> float:
+def resident_mib(pid: int) -> float:
+    """Returns the resident memory of a process [MiB]; raises CalledProcessError if there is no such process."""
+    ps = ["ps", "-o", "rss=", "-p", str(pid)]
+    return int(subprocess.run(ps, check=True, capture_output=True, text=True).stdout) / 1024  # noqa: S603
+
+
+def _mib_after(code: str) -> float:
     """Returns the resident memory of a process that has run the given code, in MiB."""
     command = [sys.executable, "-c", f"{code}\nprint('ready', flush=True)\ninput()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         if process.stdout is None or process.stdout.readline() != "ready\n":
             raise RuntimeError(f"a process that runs {code!r} did not start")
-        ps = ["ps", "-o", "rss=", "-p", str(process.pid)]
-        resident_kib = int(subprocess.run(ps, check=True, capture_output=True, text=True).stdout)  # noqa: S603
+        found = resident_mib(process.pid)
         process.communicate("\n")
-    return resident_kib / 1024
+    return found

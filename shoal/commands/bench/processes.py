@@ -58,6 +58,11 @@ class StartedProcess:
         if code:
             raise ShoalError(f"{self.name} failed with exit code {code}: {self.log_text[-800:]}")
 
+    def kill(self) -> None:
+        """Kills the process by SIGKILL and waits for its end."""
+        self.process.kill()
+        self.process.wait()
+
     def end(self) -> None:
         """Stops the process: SIGTERM, then SIGKILL."""
         if self.process.poll() is None:
@@ -144,6 +149,11 @@ class Processes:
         server = ReplayServer(self.command("replay_server", *private, *options))
         self._servers.append(server)
         return server
+
+    @property
+    def newest(self) -> StartedProcess:
+        """The process that was started last."""
+        return self._started[-1]
 
     def redis(self) -> str:
         """Starts a private Redis with an append-only file, as `shoal train` does, and returns its URL."""

@@ -13,14 +13,16 @@ from msgspec import Meta
 from rich.console import Console
 
 from actor_node.evaluation import evaluate as evaluation
-from actor_node.evaluation.evaluate import Comparison, Evaluation
+from actor_node.evaluation.evaluate import Comparison, Evaluation, Reference
 from actor_node.evaluation.rollouts.schedule import MAX_EPISODES
+from actor_node.evaluation.scale import measure_scale
 from actor_node.evaluation.task import Dynamics, EvalTask
 from actor_node.evaluation.teams import BASELINES, RANDOM, Team, load_run_team, load_teams, random_team, run_name
 from common.errors import ConfigError
 from common.process import command
 from common.process.durations import Seconds
 from common.run.directory import RunDirectory
+from common.run.evaluations import read_evaluations
 from common.run.run import Run, RunSpec
 from common.worlds import REAL_MPE2, is_foreign
 from shoal.commands.evaluate import csv_latex
@@ -28,10 +30,14 @@ from shoal.commands.evaluate import text as evaluation_text
 from shoal.commands.evaluate.episode_options import EpisodeOptions, play_options
 from shoal.commands.evaluate.progress import ProgressWatcher
 from shoal.commands.evaluate.summary import EvaluatedRun, Evaluations, summarise
+from shoal.commands.report.reading import next_steps
+from shoal.commands.report.run_record import read_record
 from shoal.machine_info import read_machine
 from shoal.run_paths import find_runs
 from shoal.tables import print_tables
 
+MIN_REFERENCE_EPISODES = 5
+"""Smallest number of episodes of a reference team whose number the time limits."""
 CHECKED = 20
 """Episodes of a batched world to repeat in mpe2 as a check."""
 
@@ -62,8 +68,8 @@ class EvaluateConfig(EpisodeOptions, frozen=True, forbid_unknown_fields=True):
     sample: Annotated[
         bool,
         Meta(
-            description="Sample Discrete actions from the policy's softmax, and Box actions of masac and isac from its"
-            " Gaussian, as in training."
+            description="Sample Discrete actions from the policy's softmax, soft actions (network.head=soft) with"
+            " Gumbel noise, and Box actions of masac and isac from the policy's Gaussian, as in training."
         ),
     ] = False
     format: Annotated[Literal["table", "csv", "latex"], Meta(description="Output format of the figures.")] = "table"
@@ -82,7 +88,7 @@ def evaluate(runs: tuple[str, ...], **values: Any) -> None:
 
     RUN is a run's directory or a directory of runs, such as a sweep. Several runs are printed as one table, with mean,
     interquartile mean and interval over runs that differ only by their seed. With runs of one world, RUN can also be
-    `untrained`, `random` or `frozen` (the team shipped with Shoal), as a baseline.
+    `untrained`, `random`, `frozen` (the team shipped with Shoal) or `scripted`, as a baseline.
 
     \b
     Examples:
@@ -101,7 +107,7 @@ def evaluate(runs: tuple[str, ...], **values: Any) -> None:
     # A directory of one run is printed as a table: the output format depends on the request, not on the runs found.
     is_one_run = not baselines and len(runs) == 1 and directories[0].path == named[0]
     if is_one_run and config.format == "table":
-        print_evaluation(evaluate_run(directories[0], config), as_json=config.json)
+        print_evaluation(evaluate_run(directories[0], config), directories[0], as_json=config.json)
         return
     references = _evaluate_baselines(directories, baselines, config)
     evaluated = [_evaluate_listed_run(each, config) for each in directories]
@@ -133,17 +139,20 @@ def evaluate_run(
     config: EvaluateConfig,
     stopped: Callable[[], bool] = lambda: False,
     screen: Console = _screen,
+    *,
+    with_scale: bool = True,
 ) -> Evaluation:
     """Evaluates one run, shows its progress, and stores the result in the run's directory.
 
-    screen: shows the progress. stopped: polled during the evaluation; raises EvaluationStopped once it returns true.
-    Results with legacy dynamics or sampled choices are not stored, because reports and sweeps expect the usual scale
-    and greedy choices.
+    stopped: polled during the evaluation; raises EvaluationStopped once it returns true. screen: shows the progress.
+    with_scale: whether reference teams play too. Results with legacy dynamics or sampled choices are not stored,
+    because reports and sweeps expect the usual scale and greedy choices.
     """
     run, team = load_run_team(directory)
-    result = _with_comparison(
-        run, team, config, read_machine(directory).get("launch", {}), stopped=stopped, screen=screen
-    )
+    launch = read_machine(directory).get("launch", {})
+    result = _with_comparison(run, team, config, launch, stopped=stopped, screen=screen)
+    if with_scale:
+        result = _with_scale(run, team, result, config, launch, stopped=stopped, screen=screen)
     if config.dynamics == "mpe2" and result.choices == "greedy":
         evaluation.save(result, directory.evaluation_file)
     return result
@@ -204,13 +213,53 @@ def _with_comparison(
     return msgspec.structs.replace(result, compared=compared)
 
 
-def print_evaluation(result: Evaluation, *, as_json: bool) -> None:
-    """Prints one run's evaluation on stdout."""
+def _with_scale(
+    run: Run,
+    team: Team,
+    result: Evaluation,
+    config: EvaluateConfig,
+    launch: Mapping[str, Any],
+    *,
+    stopped: Callable[[], bool],
+    screen: Console,
+) -> Evaluation:
+    """Adds the scale of reference teams, each over a fifth of the episodes or of the time."""
+    task = eval_task(run.spec, config)._replace(check=0)
+    given = config.episodes or 0
+    count = max(1, given // 5) if given else max(MIN_REFERENCE_EPISODES, result.episodes // 5)
+    options = play_options(run.spec, config, launch)._replace(
+        episodes=count if given or task.batched else 0,
+        within_s=config.within / 10,
+        min_episodes=MIN_REFERENCE_EPISODES,
+        max_episodes=count,
+    )
+    known = {
+        one.name: Reference(one.name, one.episodes, one.return_mean, one.return_ci95)
+        for one in result.compared
+        if one.name == RANDOM
+    }
+    with ProgressWatcher(screen, "evaluating reference teams", stopped, quiet=True) as watcher:
+        scale = measure_scale(run, team, result, task, options, watcher=watcher, known=known)
+    return msgspec.structs.replace(result, scale=scale)
+
+
+def print_evaluation(result: Evaluation, directory: RunDirectory, *, as_json: bool, with_steps: bool = True) -> None:
+    """Prints one run's evaluation on stdout, and what to do next with the run.
+
+    with_steps: whether the text says what to do next; the JSON always does.
+    """
+    steps = next_steps(read_record(directory.path))
     if as_json:
-        command.result(msgspec.json.encode(result))
+        more = {
+            "evaluations": read_evaluations(directory.evaluations_file),
+            "next_steps": [step.as_line for step in steps],
+        }
+        command.result(msgspec.json.encode({**msgspec.to_builtins(result), **msgspec.to_builtins(more)}))
         return
     for line in evaluation_text.lines(result):
         command.result(line)
+    for step in steps[: 1 if with_steps else 0]:
+        command.result(f"next: {step.as_line}")
 
 
 def _evaluate_baselines(
@@ -272,7 +321,7 @@ def _evaluate_with_progress(
 
 
 def _evaluate_listed_run(directory: RunDirectory, config: EvaluateConfig) -> EvaluatedRun:
-    result = evaluate_run(directory, config)
+    result = evaluate_run(directory, config, with_scale=False)
     spec = directory.run.spec
     return EvaluatedRun(run_name(directory), spec.algorithm.name, spec.seed, result)
 

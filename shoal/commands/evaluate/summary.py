@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from actor_node.evaluation.evaluate import Evaluation
-from common.run.run import RunSpec
+from common.run.run import EvaluationSpec, RunSpec
 from common.worlds import changed_options
 from shoal.statistics import interquartile_mean, mean_interval
 
@@ -73,7 +73,9 @@ def summarise(
     groups: dict[bytes, list[EvaluatedRun]] = {}
     for one, spec in zip(evaluated, specs, strict=True):
         world = changed_options(spec.scenario, spec.world)
-        groups.setdefault(msgspec.json.encode(msgspec.structs.replace(spec, seed=0, world=world)), []).append(one)
+        groups.setdefault(
+            msgspec.json.encode(msgspec.structs.replace(spec, seed=0, world=world, evaluation=EvaluationSpec())), []
+        ).append(one)
     return Evaluations(list(evaluated), list(references), [_summary(group) for group in groups.values()])
 
 

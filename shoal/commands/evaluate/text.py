@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from actor_node.evaluation.evaluate import Evaluation
+from actor_node.evaluation.evaluate import Evaluation, SideScale
 from actor_node.evaluation.info_metrics import meaning_of
 from actor_node.evaluation.task import FOREIGN_DYNAMICS
 from actor_node.evaluation.task_metrics import MEANINGS
@@ -31,7 +31,37 @@ def lines(result: Evaluation) -> list[str]:
     if result.published_scales:
         scales = ", ".join(f"{name} = {value:.1f}" for name, value in result.published_scales.items() if name != "S")
         found.append(f"on the scales of published tables: {scales}")
-    return found
+    return found + scale_lines(result)
+
+
+def scale_lines(result: Evaluation) -> list[str]:
+    """Returns the returns of the reference teams, and where the team stands among them, one line a side."""
+    return [_scale_line(one) for one in result.scale]
+
+
+def _scale_line(scale: SideScale) -> str:
+    of = f"{scale.side} against the {scale.opponents} team" if scale.side else "scale"
+    teams = ", ".join(f"{one.name} {one.return_mean:.2f}" for one in scale.references)
+    # In a world with several sides, the lines above have the return against the team's own other sides.
+    this_team = f", this team {scale.return_mean:.2f}" if scale.side else ""
+    return f"{of}: {teams}{this_team}; {standing(scale)}"
+
+
+def standing(scale: SideScale) -> str:
+    """Returns where a team stands among the reference teams, as a clause."""
+    if missed := scale.weakest_that_is_not_beaten:
+        return f"not clearly better than {_NAMES[missed]}"
+    if scale.fraction is not None:
+        return f"{100 * scale.fraction:.0f} % of the way from {_NAMES['random']} to {_NAMES[scale.top]}"
+    return f"clearly better than {_NAMES['random']} and {_NAMES['untrained']}"
+
+
+_NAMES = {
+    "random": "random actions",
+    "untrained": "an untrained team",
+    "frozen": "the frozen team",
+    "scripted": "the scripted team",
+}
 
 
 def _meaning(name: str, result: Evaluation) -> str:

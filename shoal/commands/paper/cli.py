@@ -15,14 +15,17 @@ from rich.progress import Progress
 from actor_node.evaluation import evaluate as evaluation
 from actor_node.evaluation.evaluate import Evaluation
 from actor_node.evaluation.task import EvalTask
-from common.errors import ConfigError, ShoalError
+from actor_node.evaluation.teams import load_run_team
+from common.errors import ShoalError
 from common.files import write_atomically
 from common.process import command
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from shoal.commands.paper.plan import ExperimentSize, TableRun, chosen_tasks, plan, refuse_other_runs
 from shoal.commands.paper.scores import OUTCOMES, ResultTable, tables
-from shoal.commands.sweep.runner import run_all
+from shoal.commands.sweep.claims import Claims, owner_of
+from shoal.commands.sweep.plan import part_of
+from shoal.commands.sweep.runner import Executed, make_directory, parallel_runs, run_all
 
 _screen = Console(markup=False, emoji=False, stderr=True)
 PAGE_FILE, RESULTS_FILE = "paper.md", "paper.json"
@@ -41,7 +44,22 @@ class PaperConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tuple[str, ...],
         Meta(description="Make only this table; can be repeated.", extra={"metavar": "NAME"}),
     ] = ()
-    jobs: Annotated[int, Meta(ge=1, le=1024, description="Number of parallel processes, each on one core [runs].")] = 2
+    jobs: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1024,
+            description="Number of parallel processes, each on one core [runs]; 0 is one for each core.",
+        ),
+    ] = 2
+    part: Annotated[
+        str,
+        Meta(
+            description="Train only the I-th of N parts of the runs, for machines without a shared directory. Machines"
+            " that share the directory divide the runs among themselves.",
+            extra={"metavar": "I/N"},
+        ),
+    ] = ""
     seeds: Annotated[
         int,
         Meta(ge=0, le=10_000, description="Size of the sample of each table line [seeds]; 0 is 10, with --quick 3."),
@@ -62,8 +80,9 @@ def paper(**values: Any) -> int:
     """Train, evaluate and write the MADDPG paper's tables.
 
     Compares MADDPG with independent DDPG. Every run is a lockstep `shoal train` in a separate directory, so the same
-    command always makes the same tables, and after a stop it continues with the missing runs. Writes the tables, plots
-    and all commands into DIR/paper.md.
+    command always makes the same tables, and after a stop it continues with the missing runs. Started several times,
+    also on machines that share the directory, it trains each run once. The process that ends last writes the tables,
+    plots and all commands into DIR/paper.md.
 
     \b
     Examples:
@@ -74,18 +93,28 @@ def paper(**values: Any) -> int:
     tasks, size = chosen_tasks(config.task), ExperimentSize(config.quick, config.seeds, config.steps)
     directory = Path(config.run or ("runs/paper-quick" if config.quick else "runs/paper"))
     runs = plan(directory, tasks, size)
+    mine = part_of(runs, config.part)
     refuse_other_runs(runs, size)
-    _make_directory(directory)
+    make_directory(directory)
     stop = Stop()
     stop.on_signals()
-    failed = _train(runs, config.jobs, stop)
+    trained = _train(mine, config.jobs, stop, Claims(directory))
     if stop.requested:
         _screen.print("Stopped. Run the same command to continue.", soft_wrap=True)
         return stop.exit_code
-    if failed:
-        raise ShoalError(f"{len(failed)} of {len(runs)} runs failed. Logs: {', '.join(map(str, failed))}.")
+    if trained.failed:
+        logs = ", ".join(map(str, trained.failed))
+        raise ShoalError(f"{len(trained.failed)} of {len(mine)} runs failed. Logs: {logs}.")
+    if missing := sum(not run.job.finished for run in runs):
+        owners = "".join(f" {owner}." for owner in dict.fromkeys(map(owner_of, trained.elsewhere)))
+        _screen.print(
+            f"{missing} of {len(runs)} runs are not trained yet, {len(trained.elsewhere)} in progress.{owners} The same"
+            " command writes the tables when every run is trained.",
+            soft_wrap=True,
+        )
+        return 0
     stop.release_signals()
-    found = _score(runs, config.episodes)
+    found = _score(runs, config.episodes, quick=config.quick)
     _write(found, directory, config, size)
     if config.json:
         command.result(msgspec.json.encode(found))
@@ -96,23 +125,32 @@ def paper(**values: Any) -> int:
     return 0
 
 
-def _train(runs: Sequence[TableRun], jobs: int, stop: Stop) -> list[Path]:
-    """Trains the missing runs and returns the logs of failed runs."""
-    left = [run.job for run in runs if not run.job.finished]
-    _screen.print(f"{len(left)} of {len(runs)} runs to train, {jobs} in parallel", soft_wrap=True)
-    return run_all(left, jobs, stop, _screen, done=len(runs) - len(left))
+def _train(runs: Sequence[TableRun], jobs: int, stop: Stop, claims: Claims) -> Executed:
+    """Trains the missing runs."""
+    missing = sum(not run.job.finished for run in runs)
+    parallel = parallel_runs(jobs, runs[0].job.options if runs else ())
+    _screen.print(f"{missing} of {len(runs)} runs to train, {parallel} in parallel", soft_wrap=True)
+    return run_all((run.job for run in runs), parallel, stop, _screen, claims=claims, is_done=lambda job: job.finished)
 
 
-def _score(runs: Sequence[TableRun], episodes: int) -> list[ResultTable]:
-    """Evaluates every run in the batched world, which equals mpe2."""
+def _score(runs: Sequence[TableRun], episodes: int, *, quick: bool) -> list[ResultTable]:
+    """Evaluates every run in the batched world.
+
+    Quick runs act without exploration in a world that equals mpe2. The others act as openai/maddpg's benchmark does:
+    actions are sampled, in the original environment.
+    """
     seed = evaluation.FIRST_SEED
     with Progress(console=_screen, transient=True, disable=not _screen.is_terminal) as progress:
         task = progress.add_task(f"evaluating each run on {episodes} episodes", total=len(runs))
 
         def evaluated(run: TableRun) -> Evaluation:
             directory = RunDirectory(run.job.directory)
-            result = evaluation.evaluate(directory, episodes, seed, task=EvalTask(fast=True))
-            evaluation.save(result, directory.evaluation_file)
+            if quick:
+                result = evaluation.evaluate(directory, episodes, seed, task=EvalTask(fast=True))
+                evaluation.save(result, directory.evaluation_file)
+            else:
+                world = EvalTask("legacy" if run.task.has_physics else "mpe2", fast=True)
+                result = evaluation.evaluate_team(*load_run_team(directory), episodes, seed, world, choices="drawn")
             progress.advance(task)
             return result
 
@@ -131,7 +169,7 @@ def _write(found: Sequence[ResultTable], directory: Path, config: PaperConfig, s
 
 
 def _command_line(config: PaperConfig) -> str:
-    """Returns the command with all options that change figures, so without --run, --jobs and --json."""
+    """Returns the command with all options that change figures, so without --run, --jobs, --part and --json."""
     command_line = ["shoal paper", *(["--quick"] if config.quick else [])]
     command_line += [f"--task {key}" for key in config.task]
     defaults = PaperConfig()
@@ -139,10 +177,3 @@ def _command_line(config: PaperConfig) -> str:
         if getattr(config, name) != getattr(defaults, name):
             command_line.append(f"--{name} {getattr(config, name)}")
     return " ".join(command_line)
-
-
-def _make_directory(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise ConfigError(f"--run {directory} cannot be created: {e.strerror}.") from e

@@ -19,6 +19,7 @@ _QUICK = (
 )
 """The paper's networks and replay size with the default preset's rates and ratio, which learn within minutes."""
 _FULL = ("--preset", "paper")
+_ORIGINAL_DYNAMICS = "world.dynamics=legacy"
 
 
 class ExperimentSize(NamedTuple):
@@ -72,24 +73,26 @@ def plan(directory: Path, tasks: Sequence[PaperTask], size: ExperimentSize) -> l
 
 def options(task: PaperTask, variant: TeamVariant, size: ExperimentSize) -> tuple[str, ...]:
     """Returns the options of `shoal train` for one line of a table, without seed and directory."""
-    world = [word for setting in task.world for word in ("--set", setting)]
+    dynamics = [] if size.quick or not task.has_physics else [_ORIGINAL_DYNAMICS]
+    world = [word for setting in (*task.world, *dynamics) for word in ("--set", setting)]
     budget = ("--lockstep", "--steps", str(size.steps_of(task)), "--episodes", "0", "--no-film")
     return (*(_QUICK if size.quick else _FULL), "--algorithm", variant.algorithm, *world, *budget)
 
 
 def refuse_other_runs(runs: Sequence[TableRun], size: ExperimentSize) -> None:
-    """Raises ConfigError if the directory contains runs of another size, whose results are not comparable."""
+    """Raises ConfigError if the directory contains runs of another size or preset, whose results are not comparable."""
     for run in runs:
         directory = RunDirectory(run.job.directory)
         if not directory.run_file.exists():
             continue
-        existing, wanted = directory.run.spec, size.steps_of(run.task)
-        batch = 256 if size.quick else 1024
-        if (existing.budget.steps, existing.replay.batch) != (wanted, batch):
+        existing, steps = directory.run.spec, size.steps_of(run.task)
+        batch, head = (256, "box") if size.quick else (1024, "soft")
+        found = existing.budget.steps, existing.replay.batch, existing.network.head
+        if found != (steps, batch, head):
             raise ConfigError(
-                f"{directory.path} contains a run of {existing.budget.steps:,} steps in batches of "
-                f"{existing.replay.batch}, not of {wanted:,} in {batch}. Name another directory with --run, or pass "
-                "the options that the run was started with."
+                f"{directory.path} contains a run of {found[0]:,} steps in batches of {found[1]} with network.head = "
+                f"{found[2]}, not of {steps:,} in {batch} with {head}. Name another directory with --run, or pass the "
+                "options that the run was started with."
             )
 
 

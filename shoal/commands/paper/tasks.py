@@ -1,8 +1,8 @@
 """The experiments of the paper: worlds, variants, measures, and the claims to compare with.
 
 The figures under `published` are those of the paper's appendix as they are commonly quoted; they were not checked
-against the paper. The paper's worlds are older than mpe2 (docs/worlds.md, `dynamics="legacy"`), so the order of the
-variants can be compared, but not the numbers.
+against the paper. The paper does not define some of its measures, so the order of the variants can be compared, but not
+the numbers. docs/paper.md compares the published code with Shoal.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ class PaperTask(NamedTuple):
     """Figures of the paper by variant name."""
     quick_steps: int
     """Environment steps of a run with --quick."""
+    has_physics: bool = True
+    """Whether bodies move, so that the original environment differs from mpe2."""
 
 
 _TEAMS = (TeamVariant("MADDPG", MADDPG), TeamVariant(DDPG, IDDPG))
@@ -109,6 +111,7 @@ TASKS: tuple[PaperTask, ...] = (
         variants=_TEAMS,
         measures=(
             MetricColumn("reached", "target reached", percent=True),
+            MetricColumn("near", "nearer than 0.2", percent=True),
             MetricColumn("final_distance", "distance at the end"),
             MetricColumn("distance", "mean distance"),
         ),
@@ -184,5 +187,6 @@ TASKS: tuple[PaperTask, ...] = (
         ),
         published={},
         quick_steps=300_000,
+        has_physics=False,
     ),
 )

@@ -16,7 +16,9 @@ from shoal.commands.reference.source import Source
 
 _UNBOUNDED = 1e12
 """A bound this large, or its inverse, only excludes infinity and NaN."""
-_SECTIONS = ("network", "algorithm", "exploration", "replay", "budget", "episode")
+_SECTIONS = tuple(
+    name for name in RunSpec.__struct_fields__ if isinstance(getattr(RunSpec("any"), name), msgspec.Struct)
+)
 
 _INTRODUCTION = """
 These settings define a run. `--set section.key=value` sets one of them, a section of the file given with `--config`

@@ -8,22 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from shoal.commands.report.chart import NARROW, SMALL, WIDE, AxisScale, Chart, Curve, draw
-from shoal.commands.report.figures import X_LABELS, ReportFigure, curves
+from shoal.commands.report.chart_data import ChartData
+from shoal.commands.report.figures import STEPS, ReportFigure, curve_of, figure_lines
+from shoal.commands.report.line_style import LineStyle, line_styles
 from shoal.commands.report.run_record import RunGroup
 from shoal.commands.report.traces import Trace
 from shoal.number_format import NOTHING, brief, significant
 
-COLOURS = 6
-"""Number of line colours and dash patterns in the style sheet; further lines reuse them."""
 _TABLE_ROWS = 11
-
-
-class LegendEntry(NamedTuple):
-    """The appearance of a line: the numbers of its colour and dash pattern, and its label."""
-
-    colour: int
-    dash: int
-    label: str
 
 
 class FigureView(NamedTuple):
@@ -38,7 +30,7 @@ class FigureView(NamedTuple):
     """The newest value of a figure with one line; else empty."""
     charts: tuple[tuple[str, Chart], ...]
     """CSS class of the screens that a chart is for (empty: all), and the chart."""
-    legend: tuple[LegendEntry, ...]
+    legend: tuple[LineStyle, ...]
     reference: str
     """Label and value of the reference line; empty if there is none."""
     alt: str
@@ -47,21 +39,23 @@ class FigureView(NamedTuple):
 
 
 def figure_view(
-    figure: ReportFigure, groups: Sequence[RunGroup], prefix: str, *, wide: bool = False
+    figure: ReportFigure, groups: Sequence[RunGroup], prefix: str, data: ChartData | None = None, *, wide: bool = False
 ) -> FigureView | None:
     """Returns a figure for the template; None if no run has values for it.
 
-    prefix: prefix of the element ids. wide: also lay out a chart for the full width of the page.
+    prefix: prefix of the element ids. data: receives the values for the page's script. wide: also lay out a chart for
+    the full width of the page.
     """
-    found = curves(figure, groups)
-    lines = [curve for _, _, curve in found]
-    scale, x_label = _scale(figure, groups), X_LABELS[figure.over]
+    found = figure_lines(figure, groups)
+    scale = figure_scale(figure, groups)
+    lines = [curve_of(line, log=scale.log) for line in found]
     boxes = (("wide", WIDE), ("narrow", NARROW)) if wide else (("", SMALL),)
-    charts = [(kind, draw(lines, x_label, scale, box)) for kind, box in boxes]
+    charts = [(kind, draw(lines, STEPS.label, scale, box)) for kind, box in boxes]
     drawn = tuple((kind, chart) for kind, chart in charts if chart is not None)
     if not drawn:
         return None
-    several = len({series for _, series, _ in found}) > 1
+    if data is not None:
+        data.add(f"{prefix}-{figure.key}", figure, groups, scale)
     return FigureView(
         key=f"{prefix}-{figure.key}",
         scenario=groups[0].records[0].run.spec.scenario,
@@ -70,31 +64,24 @@ def figure_view(
         meaning=figure.meaning,
         latest=brief(_last(lines[0].line)) if len(lines) == 1 else "",
         charts=drawn,
-        legend=tuple(_legend_entry(g, s, curve, many=len(groups) > 1, several=several) for g, s, curve in found),
+        legend=tuple(line_styles(found, groups)),
         reference=f"{scale.reference[1]} {brief(scale.reference[0])}" if scale.reference else "",
-        alt=_description(figure, lines, x_label),
-        columns=(x_label, *(curve.label or figure.title for curve in lines)),
+        alt=_description(figure, lines),
+        columns=(STEPS.label, *(curve.label or figure.title for curve in lines)),
         rows=_table(lines),
     )
 
 
-def _scale(figure: ReportFigure, groups: Sequence[RunGroup]) -> AxisScale:
+def figure_scale(figure: ReportFigure, groups: Sequence[RunGroup]) -> AxisScale:
     """Returns the scale of the figure, without a reference value if the runs have different ones."""
     scales = dict.fromkeys(figure.scale(record) for group in groups for record in group.records)
     first = next(iter(scales))
     return first if len(scales) == 1 else first._replace(reference=None)
 
 
-def _legend_entry(group: int, series: int, curve: Curve, *, many: bool, several: bool) -> LegendEntry:
-    """Groups differ by colour and lines of a figure by dashes; if there is only one group or line, by both."""
-    colour = group if many else series
-    dash = series if several else group
-    return LegendEntry(colour % COLOURS, dash % COLOURS, curve.label)
-
-
-def _description(figure: ReportFigure, lines: Sequence[Curve], x_label: str) -> str:
+def _description(figure: ReportFigure, lines: Sequence[Curve]) -> str:
     trends = [f"{curve.label}: {_trend(curve)}" if curve.label else _trend(curve) for curve in lines]
-    return f"Line chart of {figure.title.lower()}, {figure.unit}, over {x_label}. {'; '.join(trends)}."
+    return f"Line chart of {figure.title.lower()}, {figure.unit}, over {STEPS.label}. {'; '.join(trends)}."
 
 
 def _trend(curve: Curve) -> str:

@@ -23,6 +23,24 @@ Series = Mapping[str, Trace]
 """Values by line name; the name is empty if the figure has only one line."""
 
 
+class Axis(NamedTuple):
+    """A horizontal axis: a metric of each log line, and its scale."""
+
+    metric: str
+    label: str
+    short: str
+    """Label of the switch between axes."""
+    scale: float = 1.0
+    decimals: int = 0
+    """Decimals with which a position is shown."""
+
+
+STEPS = Axis("env_steps", "environment steps", "steps")
+AXES = (STEPS, Axis("trained_s", "minutes of training", "time", 1 / 60, 2), Axis("updates", "updates", "updates"))
+"""The axes that a reader can choose from; without scripts, the page shows the first. `trained_s` is the time charged to
+the budget, as `--time` counts it: a wall clock that stands still while a run is stopped."""
+
+
 class ReportFigure(NamedTuple):
     """One figure: what its chart shows and how."""
 
@@ -30,28 +48,47 @@ class ReportFigure(NamedTuple):
     title: str
     unit: str
     meaning: str
-    series: Callable[[RunRecord, Float64s], Series]
-    """Function from (run, x of each log line) to the lines of the chart."""
+    series: Callable[[RunRecord, Axis], Series]
+    """Function from (run, axis) to the lines of the chart."""
     scale: Callable[[RunRecord], AxisScale] = lambda _: AxisScale()
-    over: str = "env_steps"
-    """Metric of the x axis."""
+    by_agent: Callable[[RunRecord, Axis], Series] | None = None
+    """The same with a line for each agent or player; None if the metric belongs to the run."""
 
 
-# The metric `trained_s` is the time charged to the budget, as `--time` counts it.
-X_LABELS = {"env_steps": "environment steps", "trained_s": "minutes of training"}
-_X_SCALES = {"env_steps": 1.0, "trained_s": 1 / 60}
+class FigureLine(NamedTuple):
+    """One line of a figure: the runs of a group under one name."""
+
+    group: int
+    series: int
+    label: str
+    traces: tuple[Trace, ...]
+    """One for each run of the group that has it."""
 
 
-def curves(figure: ReportFigure, groups: Sequence[RunGroup]) -> list[tuple[int, int, Curve]]:
-    """Returns (group index, line index, curve) for each curve of a figure."""
+def figure_lines(
+    figure: ReportFigure, groups: Sequence[RunGroup], axis: Axis = STEPS, *, by_agent: bool = False
+) -> list[FigureLine]:
+    """Returns the lines of a figure over an axis; by_agent: one for each agent, if the figure has such lines."""
     found = []
+    series_of = (by_agent and figure.by_agent) or figure.series
     for g, group in enumerate(groups):
-        each = [figure.series(record, _x(record, figure)) for record in group.records]
+        each = [series_of(record, axis) for record in group.records]
         for s, name in enumerate(dict.fromkeys(name for series in each for name in series)):
             label = name if len(groups) == 1 else f"{group.label}: {name}" if name else group.label
-            traces = [series[name] for series in each if name in series]
-            found.append((g, s, _curve(label, traces, log=figure.scale(group.records[0]).log)))
+            found.append(FigureLine(g, s, label, tuple(series[name] for series in each if name in series)))
     return found
+
+
+def curve_of(line: FigureLine, *, log: bool) -> Curve:
+    """Returns the curve of a line: of one run its values, of several their mean with its band."""
+    if len(line.traces) == 1:
+        return Curve(line.label, thinned(line.traces[0]))
+    positive = [Trace(t.x, np.where(t.y > 0, t.y, np.nan)) for t in line.traces] if log else line.traces
+    mean = band(positive, log=log)
+    if mean is None:
+        nothing = Trace(np.array([]), np.array([]))
+        return Curve(line.label, nothing, behind=line.traces)
+    return Curve(line.label, Trace(mean.x, mean.y), mean.low, mean.high, line.traces)
 
 
 def wait_fractions(records: Sequence[RunRecord]) -> list[tuple[str, float]]:
@@ -68,70 +105,84 @@ def _is_text_list(waits: object) -> bool:
     return isinstance(waits, list) and all(isinstance(wait, str) for wait in waits)
 
 
-def _x(record: RunRecord, figure: ReportFigure) -> Float64s:
-    return record.history.column(figure.over) * _X_SCALES[figure.over]
-
-
-def _curve(label: str, traces: Sequence[Trace], *, log: bool) -> Curve:
-    if len(traces) == 1:
-        return Curve(label, thinned(traces[0]))
-    mean = band([Trace(t.x, np.where(t.y > 0, t.y, np.nan)) for t in traces] if log else traces, log=log)
-    if mean is None:
-        nothing = Trace(np.array([]), np.array([]))
-        return Curve(label, nothing, behind=tuple(traces))
-    return Curve(label, Trace(mean.x, mean.y), mean.low, mean.high, tuple(traces))
+def _x(record: RunRecord, axis: Axis) -> Float64s:
+    return record.history.column(axis.metric) * axis.scale
 
 
 # ---- the lines of a figure ------------------------------------------------------------------------------------
 
 
-def _column(name: str, *, known_from_zero: bool = True) -> Callable[[RunRecord, Float64s], Series]:
+def _column(name: str, *, known_from_zero: bool = True) -> Callable[[RunRecord, Axis], Series]:
     """Returns a function for the series of a logged metric.
 
     known_from_zero: whether zeros at the start are values; otherwise they mean that the metric is not known yet.
     """
 
-    def series(record: RunRecord, x: Float64s) -> Series:
+    def series(record: RunRecord, axis: Axis) -> Series:
         y = record.history.column(name)
         if not known_from_zero:
             y = np.where(np.maximum.accumulate(np.nan_to_num(np.abs(y))) > 0, y, np.nan)
-        return {"": Trace(x, y)} if np.isfinite(y).any() else {}
+        return {"": Trace(_x(record, axis), y)} if np.isfinite(y).any() else {}
 
     return series
 
 
-def _by_side(name: str, combine: Callable[..., Float64s], prefix: str = "") -> Callable[[RunRecord, Float64s], Series]:
+def _by_side(name: str, combine: Callable[..., Float64s]) -> Callable[[RunRecord, Axis], Series]:
     """Returns a function for one series a side: a metric of each agent, combined over the side's agents."""
 
-    def series(record: RunRecord, x: Float64s) -> Series:
-        rows = record.history.columns(name)
-        sides = record.sides(rows.shape[1])
-        return {f"{prefix} {side}".strip(): Trace(x, combine(rows[:, indices], axis=1)) for side, indices in sides}
+    def series(record: RunRecord, axis: Axis) -> Series:
+        rows, x = record.history.columns(name), _x(record, axis)
+        return {side: Trace(x, combine(rows[:, indices], axis=1)) for side, indices in record.sides(rows.shape[1])}
 
     return series
 
 
-def _returns(record: RunRecord, x: Float64s) -> Series:
+def _by_agent(name: str) -> Callable[[RunRecord, Axis], Series]:
+    """Returns a function for one series of a metric for each agent or player."""
+
+    def series(record: RunRecord, axis: Axis) -> Series:
+        rows, x = record.history.columns(name), _x(record, axis)
+        return {owner.name: Trace(x, rows[:, i]) for i, owner in enumerate(record.owners(rows.shape[1]))}
+
+    return series
+
+
+def _returns(record: RunRecord, axis: Axis) -> Series:
     """Returns one series a side, summed over its agents; with a single side, the logged return."""
-    sides = _by_side("return_means", np.sum)(record, x)
-    return sides if len(sides) > 1 else _column("return_mean")(record, x)
+    sides = _by_side("return_means", np.sum)(record, axis)
+    return sides if len(sides) > 1 else _column("return_mean")(record, axis)
 
 
-def _q_and_returns(record: RunRecord, x: Float64s) -> Series:
-    q = _by_side("q_mean", np.mean, "Q")(record, x)
-    return {**q, **_by_side("return_means", np.mean, "return")(record, x)} if q else {}
+def _evaluated_returns(record: RunRecord, axis: Axis) -> Series:
+    """Returns one series a side: the returns of the evaluations while the run trained, summed over its agents."""
+    agents = _evaluated_by_agent(record, axis)
+    if not agents:
+        return {}
+    sides = record.sides(len(agents))
+    traces = list(agents.values())
+    return {side: Trace(traces[0].x, np.sum([traces[i].y for i in indices], axis=0)) for side, indices in sides}
 
 
-def _learner_waits(record: RunRecord, x: Float64s) -> Series:
+def _evaluated_by_agent(record: RunRecord, axis: Axis) -> Series:
+    lines = record.evaluations
+    x = np.array([getattr(line, axis.metric) for line in lines], np.float64) * axis.scale
+    return {
+        agent.name: Trace(x, np.array([line.return_per_agent.get(agent.name, np.nan) for line in lines], np.float64))
+        for agent in record.run.joint.agents
+        if lines
+    }
+
+
+def _learner_waits(record: RunRecord, axis: Axis) -> Series:
     """Returns the percentage of time in iterations of the learner's loop that received no batch."""
     now, updating = record.history.column("time"), record.history.updating_s
-    return _waiting_percent(x, now, (now - updating) - (now[:1] - updating[:1]))
+    return _waiting_percent(_x(record, axis), now, (now - updating) - (now[:1] - updating[:1]))
 
 
-def _actor_waits(record: RunRecord, x: Float64s) -> Series:
+def _actor_waits(record: RunRecord, axis: Axis) -> Series:
     now, waited = record.history.column("time"), record.history.column("actors_waited_s")
     actors = np.maximum(record.history.column("actors"), 1.0)
-    return _waiting_percent(x, now, waited, actors)
+    return _waiting_percent(_x(record, axis), now, waited, actors)
 
 
 def _waiting_percent(x: Float64s, now: Float64s, waited: Float64s, processes: Float64s | None = None) -> Series:
@@ -165,30 +216,34 @@ _FROM_ZERO = AxisScale(from_zero=True)
 
 RETURN = ReportFigure(
     "return",
-    "Return",
-    "per episode, summed over agents",
-    "Mean over the newest episodes of the actors (at least 100), with exploration. With continuous actions, the "
-    "evaluation without noise is usually better than the end of this curve. With Discrete actions that are sampled, "
-    "greedy actions can be worse; compare with shoal evaluate --sample.",
+    "Return while acting",
+    "per episode, with exploration",
+    "Mean over the newest episodes of the actors (at least 100), summed over the agents of a side. The actors explore, "
+    "so with continuous actions an evaluation is usually better than the end of this curve. With Discrete actions that "
+    "are sampled, greedy actions can be worse; compare with shoal evaluate --sample.",
     _returns,
+    by_agent=_by_agent("return_means"),
 )
-RETURN_OVER_TIME = RETURN._replace(
-    key="return-time",
-    title="Return over time",
-    over="trained_s",
-    meaning="The return over training time as counted by --time: from the first transition, without time in which a "
-    "process was missing.",
+SCORE = ReportFigure(
+    "score",
+    "Return in evaluations",
+    "per episode, without exploration",
+    "Mean over the episodes of each evaluation in training, summed over the agents of a side. All evaluations "
+    "play the same episodes. Before the first update, the team is untrained.",
+    _evaluated_returns,
+    by_agent=_evaluated_by_agent,
 )
+MAIN = (SCORE, RETURN)
+"""The figures of the full width of the page, first."""
 LEARNING = (
-    RETURN_OVER_TIME,
     ReportFigure(
         "q",
-        "Q against returns",
-        "mean over agents",
-        "Mean Q-value of the replayed actions, and mean episode return of an agent. Q is discounted and includes "
-        "rewards after a time limit, so the two curves move together but are not equal. If Q grows far beyond the "
-        "returns, the critics overestimate.",
-        _q_and_returns,
+        "Q-values",
+        "discounted, mean over agents",
+        "Mean Q-value of the replayed actions. It follows the discounted returns with a delay; if it grows far beyond "
+        "them, the critics overestimate. The diagnosis compares both.",
+        _by_side("q_mean", np.mean),
+        by_agent=_by_agent("q_mean"),
     ),
     ReportFigure(
         "critic-loss",
@@ -197,6 +252,7 @@ LEARNING = (
         "Mean squared TD error of the critics. It grows with the size of the values and does not have to fall.",
         _by_side("critic_loss", np.mean),
         lambda _: AxisScale(log=True),
+        _by_agent("critic_loss"),
     ),
     ReportFigure(
         "policy-loss",
@@ -204,6 +260,7 @@ LEARNING = (
         "mean over agents",
         "Negative Q-value of the policies' actions, plus regularisation. It falls as the values rise.",
         _by_side("policy_loss", np.mean),
+        by_agent=_by_agent("policy_loss"),
     ),
     ReportFigure(
         "critic-gradient",
@@ -212,6 +269,7 @@ LEARNING = (
         "Gradient norm of one update. Far above the clipping threshold, only the direction of the gradient matters.",
         _by_side("critic_gradient_norm", np.mean),
         _gradient_scale,
+        _by_agent("critic_gradient_norm"),
     ),
     ReportFigure(
         "policy-gradient",
@@ -220,6 +278,16 @@ LEARNING = (
         "Gradient norm of one update. Near zero, the policies have stopped changing.",
         _by_side("policy_gradient_norm", np.mean),
         _gradient_scale,
+        _by_agent("policy_gradient_norm"),
+    ),
+    ReportFigure(
+        "entropy",
+        "Entropy",
+        "nats, mean over agents",
+        "Entropy of stochastic policies. It falls while a policy becomes certain; near its target, the temperature "
+        "holds it.",
+        _by_side("entropy", np.mean),
+        by_agent=_by_agent("entropy"),
     ),
 )
 SYSTEM = (

@@ -15,8 +15,9 @@ from common.errors import ConfigError, ShoalError
 from common.process import command
 from common.process.stop import Stop
 from shoal.commands.sweep import table
-from shoal.commands.sweep.plan import PlannedRun, plan
-from shoal.commands.sweep.runner import Job, run_all
+from shoal.commands.sweep.claims import Claims, owner_of
+from shoal.commands.sweep.plan import PlannedRun, part_of, plan
+from shoal.commands.sweep.runner import Job, make_directory, parallel_runs, run_all
 from shoal.commands.sweep.search import Search
 from shoal.tables import print_tables
 
@@ -33,11 +34,21 @@ class SweepConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     jobs: Annotated[
         int,
         Meta(
-            ge=1,
+            ge=0,
             le=1024,
-            description="Number of runs at the same time. A lockstep run uses one core, any other two or more.",
+            description="Number of runs at the same time; 0 is as many as the cores allow. A lockstep run uses one"
+            " core, any other two or more.",
         ),
     ] = 1
+    part: Annotated[
+        str,
+        Meta(
+            description="Execute only the I-th of N parts of the runs, for machines without a shared directory."
+            " Machines that share the directory divide the runs among themselves.",
+            extra={"metavar": "I/N"},
+        ),
+    ] = ""
+    table: Annotated[bool, Meta(description="Print the table of the results so far, and execute no run.")] = False
     vary: Annotated[
         tuple[str, ...],
         Meta(
@@ -55,6 +66,11 @@ class SweepConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0
     json: Annotated[bool, Meta(description="Print the table and the runs as JSON.")] = False
 
+    @property
+    def seed_numbers(self) -> range:
+        """The seeds of the runs of each variant."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
 
 @click.command()
 @click.argument("scenario")
@@ -65,7 +81,8 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
     """Train SCENARIO with several seeds and settings.
 
     Every run is a `shoal train` with the options after `--`. Prints one table of all results. After a stop, the same
-    command continues the sweep; it does not repeat finished runs.
+    command continues the sweep; it does not repeat finished runs. Started several times, also on machines that share
+    the directory, the same command executes each run once.
 
     \b
     Examples:
@@ -81,22 +98,18 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
         raise ConfigError(
             f"[{next(iter(sections))}] contains settings of the runs. Pass the file to the runs: -- --config FILE"
         )
-    directory = Path(config.run)
-    seeds = range(config.first_seed, config.first_seed + config.seeds)
+    if config.search and config.part:
+        raise ConfigError(
+            "--part cannot be combined with --search, whose trials depend on earlier results. Omit --part, and let one"
+            " machine run the search."
+        )
+    directory = make_directory(config.run)
     stop = Stop()
     stop.on_signals()
-
-    def run_missing(left: Sequence[PlannedRun], done: int = 0) -> list[Path]:
-        return run_all([_job(one, scenario, train_options) for one in left], config.jobs, stop, _screen, done=done)
-
-    if config.search:
-        search = Search(directory, config.vary, seeds, config.search, config.jobs)
-        runs, failed = search.run(run_missing, lambda: stop.requested)
-    else:
-        runs = plan(directory, config.vary, seeds)
-        directory.mkdir(parents=True, exist_ok=True)
-        left = [run for run in runs if table.outcome_of(run) is None]
-        failed = run_missing(left, len(runs) - len(left))
+    work = _Work(directory, scenario, train_options, config.jobs, stop)
+    runs = _search(config, work) if config.search else plan(directory, config.vary, config.seed_numbers)
+    if not (config.search or config.table):
+        work.execute(part_of(runs, config.part))
     done = table.gather(runs)
     table.save(done, directory)
     if config.json:
@@ -106,11 +119,57 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
     if stop.requested:
         _screen.print("Stopped. Run the same command to continue.", soft_wrap=True)
         return stop.exit_code
-    if failed:
-        raise ShoalError(f"{len(failed)} of {len(runs)} runs failed. Logs: {', '.join(map(str, failed))}.")
+    if work.failed:
+        logs = ", ".join(map(str, work.failed))
+        raise ShoalError(f"{len(work.failed)} of {work.planned} runs failed. Logs: {logs}.")
+    if len(done.outcomes) < len(runs):
+        _screen.print(_missing(len(done.outcomes), len(runs), work.elsewhere), soft_wrap=True)
     return 0
 
 
-def _job(run: PlannedRun, scenario: str, options: tuple[str, ...]) -> Job:
-    settings = (argument for setting in run.variant.settings for argument in ("--set", setting))
-    return Job(scenario, run.directory, run.seed, (*options, *settings))
+class _Work:
+    """Executes runs and records what became of them."""
+
+    def __init__(self, directory: Path, scenario: str, options: tuple[str, ...], jobs: int, stop: Stop) -> None:
+        self.claims, self.stop = Claims(directory), stop
+        self.parallel = parallel_runs(jobs, options)
+        self.planned = 0
+        self.failed: list[Path] = []
+        self.elsewhere: list[Path] = []
+        self._scenario, self._options = scenario, options
+
+    def execute(self, runs: Sequence[PlannedRun]) -> None:
+        """Executes those runs that have no outcome."""
+        jobs = {run.directory: run for run in runs}
+
+        def is_done(job: Job) -> bool:
+            return table.outcome_of(jobs[job.directory]) is not None
+
+        executed = run_all(map(self._job, runs), self.parallel, self.stop, _screen, claims=self.claims, is_done=is_done)
+        self.planned += len(runs)
+        self.failed += executed.failed
+        self.elsewhere += executed.elsewhere
+
+    def _job(self, run: PlannedRun) -> Job:
+        settings = (argument for setting in run.variant.settings for argument in ("--set", setting))
+        return Job(self._scenario, run.directory, run.seed, (*self._options, *settings))
+
+
+def _search(config: SweepConfig, work: _Work) -> list[PlannedRun]:
+    """Executes the search, unless only its table is wanted, and returns the runs of all its trials."""
+    directory = Path(config.run)
+    if not config.table:
+        work.claims.take_or_refuse(directory / "search", f"The search in {directory}")
+    search = Search(directory, config.vary, config.seed_numbers, config.search, work.parallel)
+    runs = search.run(work.execute, lambda: work.stop.requested or config.table)
+    work.claims.end(directory / "search", stopped=True)
+    return runs
+
+
+def _missing(done: int, planned: int, elsewhere: Sequence[Path]) -> str:
+    """Returns the line that says how many results are missing, and who is making them."""
+    text = f"{done} of {planned} runs have results."
+    if elsewhere:
+        owners = ", ".join(dict.fromkeys(map(owner_of, elsewhere)))
+        text += f" {len(elsewhere)} are in progress: {owners}."
+    return f"{text} The same command executes the missing runs; with --table it only prints the results so far."

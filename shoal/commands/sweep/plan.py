@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from common.errors import ConfigError
 from common.files import settings_name
@@ -13,6 +13,7 @@ from common.files import settings_name
 BASE = "default"
 """Name of the only variant of a sweep that varies just the seed."""
 RANGE = ".."
+_Run = TypeVar("_Run")
 
 
 class Variant(NamedTuple):
@@ -65,3 +66,18 @@ def plan(directory: Path, vary: Sequence[str], seeds: Sequence[int]) -> list[Pla
             "Two combinations of --vary have the same directory. Use values that differ in letters or digits."
         )
     return [PlannedRun(variant, seed, directories[variant] / f"seed-{seed}") for seed in seeds for variant in found]
+
+
+def part_of(runs: Sequence[_Run], part: str) -> Sequence[_Run]:
+    """Returns the runs of one part, `I/N`, of a list: the I-th of N neighbouring groups of equal size; all for "".
+
+    Raises ConfigError for an invalid part.
+    """
+    if not part:
+        return runs
+    index, slash, count = part.partition("/")
+    valid = bool(slash) and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)
+    if not valid:
+        raise ConfigError(f"--part {part} is invalid. Write I/N with I from 1 to N, as in --part 1/4.")
+    i, n = int(index), int(count)
+    return runs[len(runs) * (i - 1) // n : len(runs) * i // n]

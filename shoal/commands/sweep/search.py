@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 JOURNAL = "search.journal"
-RunAll = Callable[[Sequence[PlannedRun]], list[Path]]
-"""Executes runs and returns the logs of failed ones."""
+RunAll = Callable[[Sequence[PlannedRun]], object]
+"""Executes those runs that have no outcome."""
 
 _RANGE = re.compile(r"^(?P<low>[^|]+?)\.\.(?P<high>[^|]+?)(?P<log>\s+log)?$")
 
@@ -92,16 +92,14 @@ class Search:
         directory.mkdir(parents=True, exist_ok=True)
         self._study = _open(directory, seeds[0])
 
-    def run(self, run_all: RunAll, stopped: Callable[[], bool]) -> tuple[list[PlannedRun], list[Path]]:
-        """Searches until all trials are reported or `stopped`; returns all runs and the logs of failed ones."""
-        failed: list[Path] = []
+    def run(self, run_all: RunAll, stopped: Callable[[], bool]) -> list[PlannedRun]:
+        """Searches until all trials are reported or `stopped`; returns the runs of all trials."""
         while not stopped() and (group := self._next_group()):
-            logs = run_all([run for trial in group for run in self._planned(trial) if not _has_outcome(run)])
-            failed += logs
+            run_all([run for trial in group for run in self._planned(trial)])
             if not stopped():
                 for trial in group:
                     self._report_trial(trial)
-        return [run for trial in self._study.trials for run in self._planned(trial)], failed
+        return [run for trial in self._study.trials for run in self._planned(trial)]
 
     def _next_group(self) -> list[FrozenTrial]:
         """Returns the trials to execute: the ones that were running, else new ones."""
@@ -157,10 +155,6 @@ def _open(directory: Path, seed: int) -> Study:
     # A continued search must not repeat the random choices of its first part.
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
     return study
-
-
-def _has_outcome(run: PlannedRun) -> bool:
-    return table.outcome_of(run) is not None
 
 
 def _value_text(value: object) -> str:

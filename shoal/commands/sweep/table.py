@@ -7,6 +7,7 @@ is recommended in addition by Agarwal et al. 2021 (arXiv 2108.13264).
 from __future__ import annotations
 
 import csv
+import io
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 from rich.table import Column, Table
 
+from common.files import write_atomically, writing
 from shoal.commands.sweep.plan import PlannedRun
 from shoal.number_format import interval
 from shoal.statistics import interquartile_mean, mean_interval
@@ -79,13 +81,14 @@ def gather(runs: Iterable[PlannedRun]) -> Sweep:
 
 def save(sweep: Sweep, directory: Path) -> None:
     """Writes the outcomes as CSV, and the outcomes and the table as JSON."""
-    (directory / RESULTS_FILE).write_bytes(
-        msgspec.json.format(msgspec.json.encode({"rows": sweep.rows, "runs": sweep.outcomes})) + b"\n"
-    )
-    with (directory / CSV_FILE).open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Outcome.__struct_fields__)
-        writer.writerows(msgspec.structs.astuple(outcome) for outcome in sweep.outcomes)
+    results = msgspec.json.format(msgspec.json.encode({"rows": sweep.rows, "runs": sweep.outcomes}))
+    lines = io.StringIO(newline="")
+    writer = csv.writer(lines)
+    writer.writerow(Outcome.__struct_fields__)
+    writer.writerows(msgspec.structs.astuple(outcome) for outcome in sweep.outcomes)
+    with writing(directory):
+        write_atomically(directory / RESULTS_FILE, results + b"\n")
+        write_atomically(directory / CSV_FILE, lines.getvalue().encode())
 
 
 def text_table(sweep: Sweep) -> Table:

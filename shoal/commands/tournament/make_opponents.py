@@ -22,7 +22,8 @@ from actor_node.evaluation.teams import FROZEN, RANDOM, UNTRAINED, load_teams
 from actor_node.evaluation.tournament import Tournament, run_tournament
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
-from shoal.commands.sweep.runner import Job, run_all
+from shoal.commands.sweep.claims import Claims
+from shoal.commands.sweep.runner import Job, make_directory, run_all
 from shoal.number_format import mean_with_interval
 
 SCENARIOS = ("simple_adversary", "simple_crypto", "simple_push", "simple_tag", "simple_world_comm")
@@ -68,8 +69,9 @@ def main(arguments: list[str]) -> int:
     jobs = [Job(scenario, directory / scenario, SEED, OPTIONS) for scenario in SCENARIOS]
     stop = Stop()
     stop.on_signals()
-    left = [job for job in jobs if not job.finished]
-    failed = run_all(left, 1, stop, Console(markup=False, emoji=False, stderr=True), done=len(jobs) - len(left))
+    screen = Console(markup=False, emoji=False, stderr=True)
+    claims = Claims(make_directory(directory))
+    failed = run_all(jobs, 1, stop, screen, claims=claims, is_done=lambda job: job.finished).failed
     if stop.requested:
         return stop.exit_code
     if failed:

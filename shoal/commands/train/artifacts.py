@@ -7,6 +7,7 @@ No failure here may cost a run its result: an exception becomes one line on the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -18,11 +19,13 @@ from common.run.directory import RunDirectory
 from common.worlds import is_foreign
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import Display
+from learner_node.reporting.line_numbers import step_of
 from shoal.commands.diagnose.cli import print_warnings_after_training
 from shoal.commands.report import FILM_FILE, REPORT_FILE, write_report
 from shoal.commands.train.dashboard import Dashboard
 from shoal.commands.train.final_task import FinalTask, FinalTaskResult, evaluation_values, run_in_child, run_task
 from shoal.machine_info import record_machine
+from shoal.run_history import read_history
 
 _FILM_EPISODES = 2
 _FILM_WIDTH = 360
@@ -59,8 +62,11 @@ class Artifacts:
 
     def record_evaluation(self, found: Evaluation, stopped: Callable[[], bool]) -> None:
         """Adds the figures of an evaluation to the TensorBoard files and, in a child process, to the tracker."""
-        path, values = str(self._directory.path), evaluation_values(found)
-        task = FinalTask("evaluation", path, track=self.config.track, updates=found.updates, values=values)
+        directory, values = self._directory, evaluation_values(found)
+        env_steps = read_history(directory.metrics_file).last("env_steps")
+        line = {"updates": found.updates, "env_steps": 0 if math.isnan(env_steps) else env_steps}
+        step = step_of(directory.run, line)
+        task = FinalTask("evaluation", str(directory.path), track=self.config.track, step=step, values=values)
 
         def record() -> None:
             if task.track == "none":
@@ -85,7 +91,7 @@ class Artifacts:
             self._try("films of its milestones", lambda: self._film_milestones(stopped))
         self._try("the report", self._make_report)
         if self._dashboard is not None:
-            self._dashboard.stop_serving()
+            self._dashboard.finish(self._directory.path / REPORT_FILE, stopped)
 
     def _run(self, task: FinalTask, stopped: Callable[[], bool]) -> FinalTaskResult:
         return run_in_child(task, stopped) if is_foreign(self._directory.run.spec.scenario) else run_task(task)

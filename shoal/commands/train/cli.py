@@ -79,7 +79,8 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
         return stop.exit_code
     if config.lockstep and config.json and config.episodes == 0:
         command.result(msgspec.json.encode({"weights_hash": session.weights_hash}))
-    code = DONE if config.episodes == 0 else session.evaluate(partial(print_evaluation, as_json=config.json))
+    show = partial(print_evaluation, directory=directory, as_json=config.json, with_steps=False)
+    code = DONE if config.episodes == 0 else session.evaluate(show)
     session.conclude()
     return stop.exit_code if stop.requested else code
 

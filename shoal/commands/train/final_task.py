@@ -25,6 +25,7 @@ import msgspec
 
 from actor_node.evaluation.evaluate import Evaluation
 from common.errors import WorldError
+from common.files import write_atomically, writing
 from common.process.child_process import ChildProcess
 from common.run.directory import RunDirectory
 from learner_node.config import TrackerKind
@@ -50,8 +51,8 @@ class FinalTask(msgspec.Struct, frozen=True):
     """Longest part of an episode to film [steps]."""
     track: TrackerKind = "none"
     """The tracker that receives the figures of the evaluation, which TensorBoard receives anyway."""
-    updates: int = 0
-    """Number of updates of the evaluated policies."""
+    step: int = 0
+    """Position of the evaluated policies on the x axis of the run's curves."""
     values: dict[str, float] = {}
     """Finite figures of the evaluation."""
 
@@ -72,7 +73,7 @@ def run_task(task: FinalTask) -> FinalTaskResult:
     if task.kind == "evaluation":
         from learner_node.reporting.evaluation_log import log_evaluation  # noqa: PLC0415  (slow to import)
 
-        log_evaluation(directory, task.track, task.updates, task.values)
+        log_evaluation(directory, task.track, task.step, task.values)
         return FinalTaskResult()
     if task.kind == "film":
         from actor_node.rendering.film import render  # noqa: PLC0415  (Pillow is an optional dependency)
@@ -82,6 +83,8 @@ def run_task(task: FinalTask) -> FinalTaskResult:
     from shoal.commands.diagnose.diagnosis import diagnose  # noqa: PLC0415  (importing it above would be circular)
 
     found = diagnose(directory, task.episodes)
+    with writing(directory.diagnosis_file):
+        write_atomically(directory.diagnosis_file, msgspec.json.encode(found))
     return FinalTaskResult(found.updates, found.warnings)
 
 
@@ -89,6 +92,7 @@ def evaluation_values(found: Evaluation) -> dict[str, float]:
     """Returns the finite figures of an evaluation by the names that TensorBoard and trackers show."""
     low, high = found.return_ci95
     values = {
+        "evaluation/updates": float(found.updates),
         "evaluation/return": found.return_mean,
         "evaluation/return_low": low,
         "evaluation/return_high": high,

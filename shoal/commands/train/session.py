@@ -36,6 +36,8 @@ from learner_node.run_checks.sizes import sizes_of
 from learner_node.run_checks.warm_up import steps_within_warm_up
 from shoal.commands.evaluate.cli import EvaluateConfig, evaluate_run
 from shoal.commands.evaluate.progress import EvaluationStopped
+from shoal.commands.report.reading import next_steps
+from shoal.commands.report.run_record import read_record
 from shoal.commands.train.artifacts import Artifacts
 from shoal.machine_info import read_machine
 from shoal.run_history import read_history
@@ -43,7 +45,15 @@ from shoal.run_history import read_history
 if TYPE_CHECKING:
     from deploy.lockstep.run import LockstepRun
 
-_RESULTS = ("policy.safetensors", "evaluation.json", "checkpoints/", "metrics.jsonl", "tensorboard/", "logs/")
+_RESULTS = (
+    "policy.safetensors",
+    "evaluation.json",
+    "checkpoints/",
+    "metrics.jsonl",
+    "evaluations.jsonl",
+    "tensorboard/",
+    "logs/",
+)
 
 
 class TrainingSession:
@@ -114,7 +124,7 @@ class TrainingSession:
         title = f"{run.spec.scenario} · {run.spec.algorithm.name}"
         display = self._artifacts.start(directory, make_display(self._screen, title))
         if not local.train(self.stop, display):
-            self._artifacts.conclude(film=False)
+            self._artifacts.conclude(film=False, stopped=lambda: self.stop.requested)
             self._print(self._resume_hint)
             return False
         delete_transitions(directory)
@@ -156,6 +166,8 @@ class TrainingSession:
             self._artifacts.warn(lambda: self.stop.requested)
         self._artifacts.conclude(film=True, stopped=lambda: self.stop.requested)
         path = self.directory.path
+        for step in next_steps(read_record(path))[:1]:
+            self._print(f"next: {step.as_line}")
         written = [name for name in _RESULTS if (path / name).exists()]
         self._print(f"results in {path}: {', '.join(written)}")
 

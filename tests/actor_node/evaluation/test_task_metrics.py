@@ -148,6 +148,13 @@ def test_reached_is_touching():
     assert legacy["reached"].tolist() == [1.0]
 
 
+def test_near_is_within_a_fifth():
+    near, far = -(0.1999**2), -(0.2001**2)
+    found = measure("simple_speaker_listener", {}, played([[[near, near]], [[far, far]]]))
+    assert found["near"].tolist() == [1.0, 0.0]
+    assert found["reached"].tolist() == [0.0, 0.0]
+
+
 def test_landmarks_are_all_occupied_only_where_each_is():
     occupied = [[[1, 1, 1], [3, 3, 3]], [[3, 3, 3], [2, 2, 2]]]
     metrics = {"min_dists": np.ones((2, 2, 3)), "occupied_landmarks": occupied, "collisions": np.zeros((2, 2, 3))}

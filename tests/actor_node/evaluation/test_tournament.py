@@ -5,7 +5,7 @@ import pytest
 
 from actor_node.evaluation.evaluate import evaluate
 from actor_node.evaluation.task import EvalTask
-from actor_node.evaluation.teams import BASELINES, FROZEN, RANDOM, UNTRAINED, RandomTeam, load_teams
+from actor_node.evaluation.teams import BASELINES, FROZEN, RANDOM, SCRIPTED, UNTRAINED, RandomTeam, load_teams
 from actor_node.evaluation.tournament import CrossPlay, run_tournament
 from actor_node.opponents import frozen_scenarios, frozen_team
 from common.errors import ConfigError
@@ -206,7 +206,7 @@ def test_who_cannot_play_together_is_named(tmp_path):
         "Name runs of one scenario": [*names(a, make_team(tmp_path / "b", "simple_push"))],
         "'num_good': 2": [*names(a, make_team(tmp_path / "c", "simple_tag", world={"num_good": 2}))],
         "Name runs of the same world": [*names(a, make_team(tmp_path / "d", "simple_tag", world={"max_cycles": 50}))],
-        "neither a run's directory nor one of frozen, untrained, random": [*names(a), "rnadom"],
+        "neither a run's directory nor one of frozen, scripted, untrained, random": [*names(a), "rnadom"],
         "named twice": [*names(a), *names(a)],
         "no run is named": [RANDOM, UNTRAINED],
         "does not contain a run": [*names(a), str(tmp_path)],
@@ -240,4 +240,6 @@ def test_sides_and_frozen_teams_that_are_not_there_are_named(tmp_path):
     discrete = make_team(tmp_path / "c", "simple_tag", world={"continuous_actions": False})
     with pytest.raises(ConfigError, match="'continuous_actions': False"):
         load_teams([*names(discrete), FROZEN], 0)
-    assert set(BASELINES) == {FROZEN, UNTRAINED, RANDOM}
+    with pytest.raises(ConfigError, match=r"simple_tag has no scripted team\. Leave out `scripted`\."):
+        load_teams([*names(team), SCRIPTED], 0)
+    assert set(BASELINES) == {FROZEN, SCRIPTED, UNTRAINED, RANDOM}

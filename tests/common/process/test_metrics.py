@@ -88,6 +88,7 @@ def test_cpu_time_is_the_systems():
 # ---- the limit ----------------------------------------------------------------------------------------------------
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+AFFINITY = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 GROUPS = {
     "v2": ("0::/box/inner\n", {"box/memory.max": "1000000\n", "box/inner/memory.max": "max\n"}),
     "v2 in a container": ("0::/\n", {"memory.max": "1000000"}),
@@ -146,6 +147,33 @@ def test_what_is_still_free_is_the_least_of_all_groups_and_the_machine(name, tmp
 @on_linux
 def test_the_limit_of_this_process_is_no_more_than_the_machine_has():
     assert 0 < resources.memory_limit_bytes() <= MACHINE
+
+
+QUOTAS = {
+    "v2, the outer group's": (
+        "0::/box/inner\n",
+        {"box/cpu.max": "150000 100000", "box/inner/cpu.max": "max 100000"},
+        1,
+    ),
+    "v2, below one core": ("0::/\n", {"cpu.max": "20000 100000"}, 1),
+    "v2, beyond the affinity": ("0::/\n", {"cpu.max": "99900000 100000"}, AFFINITY),
+    "v1": ("3:cpu,cpuacct:/job\n", {"cpu/job/cpu.cfs_quota_us": "100000", "cpu/job/cpu.cfs_period_us": "100000"}, 1),
+    "v1, none": ("3:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, AFFINITY),
+}
+
+
+@on_linux
+@pytest.mark.parametrize("name", QUOTAS)
+def test_the_cores_that_can_be_used_are_the_least_of_all_groups_and_the_affinity(name, tmp_path, monkeypatch):
+    own, files, expected = QUOTAS[name]
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "cgroup").write_text(own)
+    for file, text in files.items():
+        (tmp_path / "cgroup" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / file).write_text(text)
+    monkeypatch.setattr(resources, "PROC", tmp_path)
+    monkeypatch.setattr(resources, "CGROUPS", tmp_path / "cgroup")
+    assert resources.usable_cores() == expected
 
 
 # ---- the run ------------------------------------------------------------------------------------------------------

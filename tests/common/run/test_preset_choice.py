@@ -9,7 +9,7 @@ from common.run.preset_choice import PresetChoice, choose, describe, is_particle
 from common.run.presets import PRESETS
 from common.run.run import UNLIMITED_ROWS, RunSpec, make_run_spec
 from common.run.world_facts import WorldFacts
-from common.spec import AgentsSpec, Box, Categorical, joint_spec
+from common.spec import AgentsSpec, Box, Categorical, Part, joint_spec
 
 OWN = "pettingzoo:my_env"
 CONTINUOUS = joint_spec([("leg_0", "leg", 3, (Box((-1.0,), (1.0,)),))])
@@ -131,9 +131,26 @@ def test_nothing_in_control_depends_on_the_budget() -> None:
 
 def test_a_resumed_run_keeps_what_was_adapted_to_its_world() -> None:
     stored = spec_of(DISCRETE, WorldFacts(90, 0.02, 1_000), largest=5_000)
-    assert without_adapted(PRESETS["control"])["algorithm"]["discount"] == 0.99
+    assert without_adapted("control")["algorithm"]["discount"] == 0.99
+    assert make_run_spec(msgspec.to_builtins(stored), without_adapted("control")) == stored
 
-    assert make_run_spec(msgspec.to_builtins(stored), without_adapted(PRESETS["control"])) == stored
+
+@pytest.mark.parametrize(
+    ("parts", "head"),
+    [
+        ((Box((0.0,) * 5, (1.0,) * 5),), "soft"),
+        ((Box((0.0,) * 5, (1.0,) * 5), Box((0.0,) * 3, (1.0,) * 3)), "soft"),
+        ((Categorical(5),), "soft"),
+        ((Box((-1.0,), (1.0,)),), "box"),
+        ((Box((0.0,), (1.0,)),), "box"),
+        ((Box((0.0,) * 5, (1.0,) * 5), Box((0.0, 0.0), (1.0, 2.0))), "box"),
+    ],
+)
+def test_the_papers_soft_choices_are_taken_where_actions_can_be_such(parts: tuple[Part, ...], head: str) -> None:
+    agents = joint_spec([("walker_0", "walker", 3, parts)])
+    made = layer(PresetChoice("paper", "", 4, 25), agents, None, 10)
+    assert made == {**PRESETS["paper"], "network": {**PRESETS["paper"]["network"], "head": head}}
+    assert "head" not in without_adapted("paper")["network"], "a resumed run keeps its head"
 
 
 def test_the_settings_are_described_in_one_line() -> None:

@@ -15,6 +15,7 @@ from common.errors import ConfigError, ShoalError
 from common.process import command
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
+from common.run.evaluations import read_evaluations
 from common.run.run import Run, make_run_spec
 from common.worlds import world_spec
 from deploy.local.config import TrainConfig
@@ -236,3 +237,26 @@ def test_status_says_that_there_is_nobody_to_ask(tmp_path: Path, capsys: pytest.
     (tmp_path / "lockstep").mkdir()
     assert command.run(shoal, "shoal", ["status", str(tmp_path)]) == 2
     assert "trains in lockstep" in capsys.readouterr().err
+
+
+def test_evaluations_change_no_bit_and_give_the_same_figures_again(tmp_path: Path) -> None:
+    """The bits are those of a run without evaluations. A run that was interrupted lacks what was being evaluated."""
+    every = {"evaluation": {"times": 4, "share_of_time": 1.0, "episodes": 5}, "budget": {"steps": 1_200}}
+    plain = Training(tmp_path / "plain", "simple_tag", {**every, "evaluation": {"times": 0}})
+    whole = Training(tmp_path / "whole", "simple_tag", every)
+    parts = Training(tmp_path / "parts", "simple_tag", every)
+    assert plain.train()
+    assert whole.train()
+    assert not parts.train(60)
+    assert parts.train()
+    assert whole.bits() == plain.bits() == parts.bits()
+
+    def figures(training: Training) -> list[tuple[object, ...]]:
+        found = read_evaluations(training.directory.evaluations_file)
+        return [(one.env_steps, one.updates, one.return_mean, one.return_ci95, one.metrics) for one in found]
+
+    assert set(map(repr, figures(parts))) <= set(map(repr, figures(whole)))
+    assert figures(parts)[-1] == figures(whole)[-1]
+    assert read_evaluations(plain.directory.evaluations_file) == []
+    # A chunk has 260 steps: the first chunk after each quarter of the budget, and the end.
+    assert [one[0] for one in figures(whole)] == [0, 520, 780, 1_040, 1_200]

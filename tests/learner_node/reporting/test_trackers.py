@@ -20,8 +20,9 @@ from common.run.directory import RunDirectory, create
 from common.run.run import Run
 from learner_node.reporting import trackers
 from learner_node.reporting.evaluation_log import log_evaluation
+from learner_node.reporting.line_numbers import finite_numbers
 from learner_node.reporting.metrics_log import MetricsLog
-from learner_node.reporting.trackers import BackgroundTracker, finite_numbers, open_tracker
+from learner_node.reporting.trackers import BackgroundTracker, open_tracker
 from learner_node.update.update_stats import Losses
 from tests.common.examples import MIXED, make_run
 
@@ -42,41 +43,49 @@ class Notes:
         self.closed = False
         self._fails, self._gate = fails, gate
 
-    def log(self, updates: int, values: Mapping[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, float]) -> None:
         if self._gate:
             self._gate.wait(30)
         if self._fails:
             raise RuntimeError("no such project")
-        self.lines.append((updates, values))
+        self.lines.append((step, values))
 
     def close(self) -> None:
         self.closed = True
 
 
-def test_a_line_is_its_finite_numbers_by_name() -> None:
-    line = {**LINE, "policy_lag": float("nan"), "actors": 2, "ok": True, "none": None}
-    assert finite_numbers(line) == {
+def test_a_line_is_its_finite_numbers_by_name_and_agent(made: tuple[Run, RunDirectory]) -> None:
+    run, _ = made
+    first, second, *_ = (agent.name for agent in run.joint.agents)
+    agents = len(run.joint.agents)
+    line = {**LINE, "policy_lag": float("nan"), "actors": 2, "ok": True, "none": None, "odd": [1.0] * (agents + 5)}
+    line["critic_loss"] = [0.5, 0.25, *[math.nan] * (agents - 2)]
+    assert finite_numbers(line, run) == {
         "time": 1_700_000_000.5,
         "updates": 20.0,
-        "critic_loss/0": 0.5,
-        "critic_loss/1": 0.25,
+        f"critic_loss/{first}": 0.5,
+        f"critic_loss/{second}": 0.25,
         "return_mean": -30.5,
         "actors": 2.0,
+        **{f"odd/{i}": 1.0 for i in range(agents + 5)},
     }
 
 
 def test_the_logbook_gives_a_tracker_the_numbers_it_writes(made: tuple[Run, RunDirectory]) -> None:
-    _, directory = made
+    run, directory = made
+    first, second, *_ = (agent.name for agent in run.joint.agents)
+    others = [1.0] * (len(run.joint.agents) - 2)
     notes = Notes()
-    logbook = MetricsLog(directory, notes)
-    logbook.write(20, {"env_steps": 640}, Losses([0.5, math.nan], [1.0, 2.0], [3.0], [4.0], [5.0]), None)
+    logbook = MetricsLog(directory, run, notes)
+    rest = [[3.0, 4.0, *others] for _ in range(3)]
+    logbook.write(20, {"env_steps": 640}, Losses([0.5, math.nan, *others], [1.0, 2.0, *others], *rest), None)
     logbook.close()
-    ((updates, values),) = notes.lines
+    ((step, values),) = notes.lines
     (written,) = map(json.loads, directory.metrics_file.read_text().splitlines())
-    assert updates == 20
-    assert values == finite_numbers(written)
-    assert (values["env_steps"], values["critic_loss/0"], values["policy_loss/1"]) == (640.0, 0.5, 2.0)
-    assert "critic_loss/1" not in values
+    assert step == 640, "environment steps are the x axis"
+    assert values == finite_numbers(written, run)
+    assert (values["env_steps"], values[f"critic_loss/{first}"], values[f"policy_loss/{second}"]) == (640.0, 0.5, 2.0)
+    assert f"critic_loss/{second}" not in values
     assert notes.closed
 
 
@@ -171,7 +180,7 @@ def test_mlflow_keeps_a_run_in_its_directory_and_goes_on_with_it(
     for updates in (20, 40):
         tracker = open_tracker("mlflow", run, directory)
         assert tracker
-        tracker.log(updates, finite_numbers({**LINE, "updates": updates}))
+        tracker.log(updates, {"critic_loss/agent_1": 0.25, "return_mean": -30.5, "time": LINE["time"]})
         tracker.close()
     log_evaluation(directory, "mlflow", 40, {"evaluation/return": -3.5, "evaluation/return_per_agent/a b:c": -3.5})
     client = mlflow.MlflowClient(tracking_uri=(directory.path / "mlruns").as_uri())
@@ -179,7 +188,7 @@ def test_mlflow_keeps_a_run_in_its_directory_and_goes_on_with_it(
     assert tracked.data.tags["shoal.run"] == run.id
     assert tracked.data.params["replay.batch"] == str(run.spec.replay.batch)
     assert [
-        (metric.step, metric.value) for metric in client.get_metric_history(tracked.info.run_id, "critic_loss/1")
+        (metric.step, metric.value) for metric in client.get_metric_history(tracked.info.run_id, "critic_loss/agent_1")
     ] == [
         (20, 0.25),
         (40, 0.25),
@@ -205,7 +214,7 @@ def test_wandb_keeps_a_run_off_line(made: tuple[Run, RunDirectory]) -> None:
         "trackers.CLOSE_TIMEOUT_S = 300.0\n"
         f"directory = RunDirectory(Path({str(directory.path)!r}))\n"
         "tracker = trackers.open_tracker('wandb', directory.run, directory)\n"
-        "tracker.log(20, {'critic_loss/0': 0.5, 'time': 1.7e9})\n"
+        "tracker.log(20, {'critic_loss/agent_0': 0.5, 'time': 1.7e9})\n"
         "tracker.close()\n"
         "from learner_node.reporting.evaluation_log import log_evaluation\n"
         "log_evaluation(directory, 'wandb', 20, {'evaluation/return': -3.5})\n"
@@ -218,5 +227,5 @@ def test_wandb_keeps_a_run_off_line(made: tuple[Run, RunDirectory]) -> None:
     written = list(directory.path.glob("wandb/offline-run-*/run-*.wandb"))
     assert all(directory.run.id in file.name for file in written)
     content = b"".join(file.read_bytes() for file in written)
-    assert b"critic_loss/0" in content
+    assert b"critic_loss/agent_0" in content
     assert b"evaluation/return" in content

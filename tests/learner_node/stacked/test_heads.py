@@ -141,10 +141,14 @@ def test_the_policy_loss_draws_what_exploring_actors_execute(team: str) -> None:
     executed = Exploration(joint, ExplorationSpec(), rows, np.random.default_rng(0), head).act(logits, 0.3, 0.0)
     heads = Heads(joint, SINGLE, head=head)
     noise = gumbel_noise(rows, heads.gumbel_dim, SINGLE, torch.Generator().manual_seed(0))
-    drawn = heads.sample(torch.from_numpy(logits), noise).actions.numpy()
-    sigma = (executed.var(axis=0) * 2 / rows) ** 0.5
-    assert (np.abs(drawn.mean(axis=0) - executed.mean(axis=0)) < 5 * sigma).all()
-    np.testing.assert_allclose(drawn.std(axis=0), executed.std(axis=0), rtol=0.05)
+    noisy = torch.from_numpy(logits.copy())
+    heads.add_gumbel(noisy, noise)
+    in_targets = Actions(joint, SINGLE, head=head).with_gumbel(torch.from_numpy(logits), noise)
+    torch.testing.assert_close(noisy, in_targets)
+    for drawn in (heads.sample(torch.from_numpy(logits), noise).actions.numpy(), heads.greedy(noisy).numpy()):
+        sigma = (executed.var(axis=0) * 2 / rows) ** 0.5
+        assert (np.abs(drawn.mean(axis=0) - executed.mean(axis=0)) < 5 * sigma).all()
+        np.testing.assert_allclose(drawn.std(axis=0), executed.std(axis=0), rtol=0.05)
 
 
 # ---- noise --------------------------------------------------------------------------------------------------------

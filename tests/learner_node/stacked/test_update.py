@@ -73,6 +73,8 @@ SETTINGS = {
     "soft_gumbel": AlgorithmSpec(gumbel="soft", gumbel_temperature=0.7),
     "unclipped": AlgorithmSpec(gradient_clip=0.0, action_regularisation=0.0),
     "clipped_hard": AlgorithmSpec(gradient_clip=0.01, target_rate=1.0, discount=1.0),
+    "clipped_by_tensor": AlgorithmSpec(gradient_clip=0.01, gradient_clip_by="tensor"),
+    "sampled_targets": AlgorithmSpec(target_actions="sampled", gumbel="soft", gumbel_temperature=0.7),
     "huber": AlgorithmSpec(critic_loss="huber", reward_scale=3.0),
     "weight_decay": AlgorithmSpec(critic_weight_decay=0.1, policy_weight_decay=0.2),
     "team_spirit": AlgorithmSpec(team_spirit=0.3),
@@ -117,6 +119,15 @@ def test_both_engines_agree_where_sides_learn_differently(name: str, absences: b
 def test_both_engines_agree_with_shared_networks(team: str, name: str, apart: bool) -> None:
     network = replace_fields(NETWORK, share_policies=True, share_critics=True, tell_apart=apart)
     pair = Pair(TEAMS[team], AlgorithmSpec(name=name), network)
+    for seed in range(3):
+        pair.update(seed, absences=True)
+    pair.compare()
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["alike", "told_apart"])
+def test_both_engines_clip_the_tensors_of_shared_networks_alike(apart: bool) -> None:
+    network = replace_fields(NETWORK, share_policies=True, share_critics=True, tell_apart=apart)
+    pair = Pair(TEAMS["tag"], AlgorithmSpec(name="matd3", gradient_clip=0.02, gradient_clip_by="tensor"), network)
     for seed in range(3):
         pair.update(seed, absences=True)
     pair.compare()
@@ -171,7 +182,8 @@ def test_a_state_that_critics_cannot_read_is_refused(name: str, state_dim: int, 
 
 @pytest.mark.parametrize("head", ["soft", "force"])
 def test_both_engines_agree_with_each_head(head: str) -> None:
-    pair = Pair(TEAMS["tag"], AlgorithmSpec(name="matd3"), replace_fields(NETWORK, head=head))
+    algorithm = AlgorithmSpec(name="matd3", target_actions="sampled")
+    pair = Pair(TEAMS["tag"], algorithm, replace_fields(NETWORK, head=head, initialisation="xavier"))
     for seed in range(3):
         pair.update(seed, absences=False)
     pair.compare()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import io
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import shoal.commands.train.dashboard
 from common.errors import ConfigError
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import LineDisplay
+from shoal.commands.report import write_report
 from shoal.commands.train.artifacts import Artifacts
 from shoal.commands.train.dashboard import Dashboard
 from shoal.machine_info import read_machine
@@ -59,10 +62,42 @@ def test_it_serves_the_report_with_the_current_status(tmp_path: Path, dashboard:
     assert status == 200
     for text in ("20,000 (2,000/s)", "the learner is the bottleneck", "replay was killed by signal 9", "in training"):
         assert text in page.text
-    assert "Q against returns" in page.text
-    assert {"http-equiv": "refresh", "content": "5"} in page.all("meta")
+    assert "Q-values" in page.text
+    assert {"http-equiv": "refresh", "content": "5"} in page.all("meta"), "for a browser without scripts"
+    assert page.all("body")[0]["data-reload"] == "5"
+    assert page.all("progress")[0]["value"] == "0.25"
     check_accessibility(page)
     assert "replay was killed by signal 9" in shown(console), "the terminal shows it too"
+
+
+def test_a_browser_that_watches_receives_the_final_report(
+    tmp_path: Path, dashboard: Dashboard, console: Console
+) -> None:
+    run = make_run(tmp_path / "run").path
+    dashboard.serve(run, LineDisplay(console))
+    get(dashboard)
+    write_report([run], run / "report.html")
+    finishing = threading.Thread(target=dashboard.finish, args=(run / "report.html", lambda: False))
+    finishing.start()
+    while "<body data-reload" in (body := get(dashboard)[1]):
+        pass
+    assert body == (run / "report.html").read_text(), "which does not ask again"
+    finishing.join(10.0)
+    assert not finishing.is_alive()
+    with pytest.raises(OSError, match=r".*"):
+        get(dashboard)
+
+
+def test_it_waits_for_no_browser_after_a_request_to_stop(
+    tmp_path: Path, dashboard: Dashboard, console: Console
+) -> None:
+    run = make_run(tmp_path / "run").path
+    dashboard.serve(run, LineDisplay(console))
+    get(dashboard)
+    write_report([run], run / "report.html")
+    started_at = time.monotonic()
+    dashboard.finish(run / "report.html", lambda: True)
+    assert time.monotonic() - started_at < shoal.commands.train.dashboard.REFRESH_PERIOD_S
 
 
 def test_it_can_be_paused(tmp_path: Path, dashboard: Dashboard, console: Console) -> None:
@@ -82,7 +117,7 @@ def test_it_is_remade_but_not_for_every_request(
     monkeypatch.setattr(shoal.commands.train.dashboard, "MAX_PAGE_AGE_S", 1e9)
     assert get(dashboard)[1] == before
     monkeypatch.setattr(shoal.commands.train.dashboard, "MAX_PAGE_AGE_S", 0.0)
-    assert "8,700" in Page(get(dashboard)[1]).text
+    assert "150,000" in Page(get(dashboard)[1]).text
 
 
 def test_only_this_machine_is_served(tmp_path: Path, dashboard: Dashboard, console: Console) -> None:

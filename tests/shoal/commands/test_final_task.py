@@ -126,14 +126,15 @@ def test_the_figures_of_an_evaluation_reach_tensorboard(tmp_path: Path) -> None:
         published_scales={},
         metrics=metrics,
     )
-    run_task(FinalTask("evaluation", str(directory.path), updates=300, values=evaluation_values(found)))
+    run_task(FinalTask("evaluation", str(directory.path), step=9_600, values=evaluation_values(found)))
     assert scalars(directory.tensorboard) == {
-        (".", "evaluation/return"): [(300, -3.5)],
-        (".", "evaluation/return_low"): [(300, -4.0)],
-        (".", "evaluation/return_high"): [(300, -3.0)],
-        (".", "evaluation/return_per_agent/agent_0"): [(300, -1.5)],
-        (".", "evaluation/return_per_agent/agent_1"): [(300, -2.0)],
-        (".", "evaluation/metrics/collisions"): [(300, 0.5)],
+        (".", "evaluation/updates"): [(9_600, 300.0)],
+        (".", "evaluation/return"): [(9_600, -3.5)],
+        (".", "evaluation/return_low"): [(9_600, -4.0)],
+        (".", "evaluation/return_high"): [(9_600, -3.0)],
+        (".", "evaluation/return_per_agent/agent_0"): [(9_600, -1.5)],
+        (".", "evaluation/return_per_agent/agent_1"): [(9_600, -2.0)],
+        (".", "evaluation/metrics/collisions"): [(9_600, 0.5)],
     }
 
 
@@ -141,11 +142,11 @@ def test_a_run_that_ends_in_the_second_it_began_in_keeps_its_curves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
-    directory, _ = create(tmp_path / "run", make_run_spec({"scenario": "simple_spread"}), world_spec("simple_spread"))
-    log = MetricsLog(directory)
-    log.write(300, {"return_means": (-7.5,)}, Losses([0.5], [0.25], [-0.25], [1.0], [1.0]), None)
+    directory, run = create(tmp_path / "run", make_run_spec({"scenario": "simple_spread"}), world_spec("simple_spread"))
+    log = MetricsLog(directory, run)
+    log.write(300, {"env_steps": 9_600, "return_means": (-7.5,) * 3}, Losses(*[[0.5] * 3] * 5), None)
     log.close()
-    run_task(FinalTask("evaluation", str(directory.path), updates=300, values={"evaluation/return": -3.5}))
+    run_task(FinalTask("evaluation", str(directory.path), step=9_600, values={"evaluation/return": -3.5}))
     curves = scalars(directory.tensorboard)
-    assert curves[".", "agent0/mean_episode_rewards"] == [(300, -7.5)]
-    assert curves[".", "evaluation/return"] == [(300, -3.5)]
+    assert curves[".", "return_means/agent_0"] == [(9_600, -7.5)]
+    assert curves[".", "evaluation/return"] == [(9_600, -3.5)]

@@ -65,6 +65,17 @@ def test_the_quick_networks_are_those_of_the_papers_preset():
     }
 
 
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.key)
+def test_full_runs_have_the_papers_preset_and_its_environment(task):
+    words = options(task, task.variants[0], ExperimentSize(quick=False))
+    assert words[:2] == ("--preset", "paper")
+    settings = parse_assignments([words[i + 1] for i, word in enumerate(words) if word == "--set"])
+    world = settings.get("world", {})
+    assert world.get("dynamics", "mpe2") == ("mpe2" if task.key == "covert" else "legacy")
+    world_spec(task.scenario, **world)  # raises an exception for an option that the scenario does not have
+    assert words[words.index("--steps") + 1] == "1500000"
+
+
 def test_runs_are_ordered_by_seed_and_have_separate_directories(tmp_path):
     runs = plan(tmp_path, TASKS, QUICK)
     assert len(runs) == 3 * (3 * 2 + 3 * 4)
@@ -82,7 +93,9 @@ def test_runs_of_another_scale_are_refused(tmp_path):
     refuse_other_runs(runs, QUICK)
     with pytest.raises(ConfigError, match="Name another directory with --run"):
         refuse_other_runs(runs, ExperimentSize(quick=True, steps=7))
-    with pytest.raises(ConfigError, match="in batches of 256, not of 1,500,000 in 1024"):
+    with pytest.raises(
+        ConfigError, match=r"in batches of 256 with network\.head = box, not of 1,500,000 in 1024 with soft"
+    ):
         refuse_other_runs(runs, ExperimentSize(quick=False))
 
 
@@ -178,7 +191,8 @@ def test_a_mistake_costs_one_line_and_exit_code_2(tmp_path, capsys):
     cases = {
         "--task deceit does not exist. Choose from communication": ["--task", "deceit"],
         "cannot be created": ["--run", str(tmp_path / "file" / "x")],
-        "--jobs": ["--jobs", "0"],
+        "--jobs": ["--jobs", "-1"],
+        "--part 5/4 is invalid. Write I/N": ["--part", "5/4"],
     }
     for message, arguments in cases.items():
         assert command.run(shoal, "shoal", ["paper", "--quick", *arguments]) == 2

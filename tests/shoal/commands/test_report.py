@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -20,6 +22,7 @@ from .report_runs import evaluate_run, film_run, line, make_run, write_lines
 
 STYLE = (Path(__file__).parents[3] / "shoal" / "commands" / "report" / "style.css").read_text()
 VOID = {"meta", "link", "img", "input", "br", "path", "circle"}
+SCRIPT = (Path(__file__).parents[3] / "shoal" / "commands" / "report" / "report.js").read_text()
 
 
 class Page(HTMLParser):
@@ -46,11 +49,18 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self._open[-1:] != ["style"]:
+        if self._open[-1:] not in (["style"], ["script"]):
             self.text += " " + " ".join(data.split())
 
     def all(self, *tags: str) -> list[dict[str, str]]:
         return [attributes for tag, attributes in self.elements if tag in tags]
+
+
+def scripts_of(page: Page) -> list[str]:
+    """Returns the programs of a page; data in a script element are no program."""
+    found = re.findall(r"<script([^>]*)>(.*?)</script>", page.html, re.DOTALL | re.IGNORECASE)
+    assert len(found) == len(page.all("script"))
+    return [content for attributes, content in found if "application/json" not in attributes]
 
 
 def page_of(tmp_path: Path, *runs: Path) -> Page:
@@ -77,7 +87,7 @@ def test_the_page_contains_the_results_of_the_run(whole: Page) -> None:
         *(f"{minus}42.50", f"95 % interval {minus}43.50 to {minus}41.50", "1,000 episodes", "mpe2:simple_spread"),
         *("agent_2", f"{minus}14.17", f"{minus}160.0", "200,000", "11,700", "1 min 14 s", "15.97 of 16"),
         *(
-            "Q against returns",
+            "Q-values",
             "Critic gradient norm",
             "Replay ratio",
             "target 16",
@@ -93,6 +103,7 @@ def test_the_page_contains_the_results_of_the_run(whole: Page) -> None:
 def test_a_run_without_evaluation_shows_the_command(tmp_path: Path) -> None:
     page = page_of(tmp_path, make_run(tmp_path / "run").path)
     assert "Not evaluated yet" in page.text
+    assert "What to do next" in page.text
     assert f"shoal evaluate {tmp_path / 'run'}" in page.text
     assert "The machine is not recorded" in page.text
 
@@ -113,7 +124,7 @@ def test_an_unreadable_evaluation_is_ignored(tmp_path: Path, content: str) -> No
 def test_an_outdated_evaluation_is_marked(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run")
     evaluate_run(directory, updates=6_000)
-    assert "The run has since made 5,700 more updates." in page_of(tmp_path, directory.path).text
+    assert "the run has made 5,700 more updates since" in page_of(tmp_path, directory.path).text
 
 
 def test_the_metrics_that_an_evaluation_stores_are_in_a_table(tmp_path: Path) -> None:
@@ -166,6 +177,90 @@ def test_runs_with_different_settings_are_compared_side_by_side(tmp_path: Path) 
     assert "clipped to" not in page.text, "the runs have different thresholds"
 
 
+def test_groups_of_runs_stand_on_one_scale(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / f"{batch}-{seed}", seed=seed, replay={"batch": batch})
+        for batch in (256, 512)
+        for seed in (1, 2)
+    ]
+    for directory, mean in zip(runs, (-40.0, -42.0, -30.0, -32.0), strict=True):
+        evaluate_run(directory, mean)
+    page = page_of(tmp_path, *(directory.path for directory in runs))
+    minus = "\N{MINUS SIGN}"
+    assert re.search(rf"batch 512\s+2 runs\s+{minus}31\.00.*batch 256\s+2 runs\s+{minus}41\.00", page.text, re.DOTALL)
+    assert "not equally long" not in page.text
+    check_accessibility(page)
+
+
+def test_runs_of_different_lengths_are_marked(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "long", lines=40), make_run(tmp_path / "short", lines=20, seed=1)]
+    text = page_of(tmp_path, *(directory.path for directory in runs)).text
+    assert "The runs are not equally long: 100,000 to 200,000 environment steps." in text
+
+
+def test_a_run_stands_among_reference_teams(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
+    random, scripted = (
+        {"name": name, "episodes": 100, "return_mean": mean, "return_ci95": [mean - 1, mean + 1]}
+        for name, mean in (("random", -76.5), ("scripted", -17.5))
+    )
+    scale = {
+        "side": "",
+        "opponents": "",
+        "return_mean": -42.5,
+        "return_ci95": [-43.5, -41.5],
+        "references": [random, scripted],
+        "top": "scripted",
+        "fraction": 0.576,
+    }
+    evaluate_run(directory, scale=[scale])
+    page = page_of(tmp_path, directory.path)
+    minus = "\N{MINUS SIGN}"
+    rows = rf"scripted team\s+{minus}17\.50.*this team\s+{minus}42\.50.*random actions\s+{minus}76\.50"
+    assert re.search(rows, page.text, re.DOTALL), "the best first"
+    assert "58 % of the way from random actions to the scripted team" in page.text
+    check_accessibility(page)
+
+
+def test_a_contest_shows_sides_in_place_of_their_sum(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run", "simple_tag")
+    returns = {"adversary_0": 5.0, "adversary_1": 6.0, "adversary_2": 7.0, "agent_0": -30.0}
+    minus = "\N{MINUS SIGN}"
+    evaluate_run(directory, -12.0, return_per_agent=returns)
+    page = page_of(tmp_path, directory.path)
+    assert re.search(rf"adversary\s+18\.00\s+agent\s+{minus}30\.00", page.text)
+    assert f"{minus}12.00" not in page.text
+    check_accessibility(page)
+
+
+def test_the_diagnosis_is_on_the_page(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
+    warning = {"topic": "values", "about": "a", "seen": "Q is odd", "means": "errors", "try": ["use matd3", "wait"]}
+    values = [{"player": "agent", "value": -6.0, "realised": -5.0}]
+    found = {"updates": 11_700, "episodes": 100, "warnings": [warning], "values": values}
+    directory.diagnosis_file.write_text(json.dumps(found))
+    page = page_of(tmp_path, directory.path)
+    for text in ("Q is odd", "Usual cause", "errors", "use matd3; or wait", "discounted return"):
+        assert text in page.text, text
+    assert "Diagnose it again" not in page.text
+    check_accessibility(page)
+
+
+def test_the_data_of_the_charts_are_the_values_of_the_log(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run", "simple_tag")
+    page = page_of(tmp_path, directory.path)
+    found = re.search(r'<script type="application/json" id="chart-data">(.*?)</script>', page.html, re.DOTALL)
+    assert found
+    data = json.loads(found[1])
+    views = data["figures"]["s0-critic-loss"]["views"]
+    assert [one["label"] for one in views["sides"]] == ["adversary", "agent"]
+    assert [one["label"] for one in views["agents"]] == ["adversary_0", "adversary_1", "adversary_2", "agent_0"]
+    (run,) = views["agents"][2]["runs"]
+    assert data["arrays"][run["y"]] == [0.12] * 40
+    assert data["arrays"][run["x"][0]] == [5_000 + 5_000 * i for i in range(40)]
+    assert data["arrays"][run["x"][2]] == [300 * i for i in range(40)]
+
+
 def test_runs_of_several_scenarios_have_a_section_each(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, name) for name in ("simple_spread", "simple_tag")]
     page = page_of(tmp_path, *(directory.path for directory in runs))
@@ -189,9 +284,11 @@ def test_the_page_is_self_contained(whole: Page) -> None:
     for tag, attributes in whole.elements:
         for name in ("src", "href", "srcset", "action", "xlink:href"):
             assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
-    assert "script" not in {tag for tag, _ in whole.elements}
+    assert scripts_of(whole) == [SCRIPT]
     policy = next(a["content"] for a in whole.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
-    assert policy.startswith("default-src 'none'")
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    assert policy.startswith(f"default-src 'none'; script-src 'sha256-{digest}';"), "no other script is allowed"
+    assert "connect-src" not in policy, "a report speaks to nobody"
     assert "url(" not in STYLE
     assert "@import" not in STYLE
 
@@ -208,7 +305,7 @@ def test_any_name_of_a_run_is_escaped(tmp_path: Path) -> None:
     evaluate_run(directory, world=evil, return_per_agent={evil: -1.0}, published_scales={evil: 1.0}, metrics=metrics)
     record_machine(directory, {evil: evil})
     page = page_of(tmp_path, directory.path)
-    assert "script" not in {tag for tag, _ in page.elements}
+    assert scripts_of(page) == [SCRIPT]
     assert page.all("img") == []
     assert evil in page.text
     assert not any("onerror" in name for _, attributes in page.elements for name in attributes)
@@ -220,7 +317,7 @@ def test_a_film_is_embedded_and_can_be_paused(whole: Page) -> None:
     assert pictures[1]["src"].startswith("data:image/gif;base64,")
     assert all(picture["alt"] for picture in pictures)
     box = next(a for a in whole.all("input") if a["type"] == "checkbox")
-    assert box["id"] in {a["for"] for a in whole.all("label")}
+    assert box["id"] in {a.get("for") for a in whole.all("label")}
 
 
 def test_videos_have_controls_and_films_that_are_too_large_are_named(tmp_path: Path) -> None:

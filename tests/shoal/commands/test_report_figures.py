@@ -15,7 +15,7 @@ from scipy import stats
 
 from shoal.commands.report.axis_ticks import linear_ticks, log_ticks, tick_labels
 from shoal.commands.report.chart import SMALL, AxisScale, Chart, Curve, draw
-from shoal.commands.report.figures import LEARNING, RETURN, SYSTEM, curves, wait_fractions
+from shoal.commands.report.figures import AXES, LEARNING, MAIN, RETURN, SYSTEM, curve_of, figure_lines, wait_fractions
 from shoal.commands.report.run_record import RunRecord, grouped, read_record
 from shoal.commands.report.traces import Trace, band, thinned
 from shoal.number_format import MINUS, NOTHING, brief, duration, fixed, significant
@@ -24,12 +24,13 @@ from shoal.statistics import mean_interval, t_quantile
 
 from .report_runs import line, make_run, write_lines
 
-FIGURES = {figure.key: figure for figure in (RETURN, *LEARNING, *SYSTEM)}
+FIGURES = {figure.key: figure for figure in (*MAIN, *LEARNING, *SYSTEM)}
 
 
 def only_curve(key: str, record: RunRecord) -> Curve:
-    ((_, _, curve),) = curves(FIGURES[key], grouped([record]))
-    return curve
+    figure = FIGURES[key]
+    (line,) = figure_lines(figure, grouped([record]))
+    return curve_of(line, log=figure.scale(record).log)
 
 
 # ---- the log ------------------------------------------------------------------------------------------------------
@@ -110,18 +111,34 @@ def test_contests_have_a_line_for_each_side_with_the_sum_of_its_agents(tmp_path:
     directory = make_run(tmp_path / "run", "simple_tag")
     write_lines(directory, [line(i, 4, return_means=[1.0, 2.0, 3.0, -7.0]) for i in range(1, 9)])
     groups = grouped([read_record(directory.path)])
-    found = {curve.label: curve.line.y for _, _, curve in curves(RETURN, groups)}
-    assert {label: set(y) for label, y in found.items()} == {"adversary": {6.0}, "agent": {-7.0}}
-    labels = [curve.label for _, _, curve in curves(FIGURES["q"], groups)]
-    assert labels == ["Q adversary", "Q agent", "return adversary", "return agent"]
+    found = {line.label: set(line.traces[0].y) for line in figure_lines(RETURN, groups)}
+    assert found == {"adversary": {6.0}, "agent": {-7.0}}
+    assert [line.label for line in figure_lines(FIGURES["q"], groups)] == ["adversary", "agent"]
+
+
+def test_agents_have_a_line_each_under_the_worlds_names(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run", "simple_tag")
+    write_lines(directory, [line(i, 4, return_means=[1.0, 2.0, 3.0, -7.0]) for i in range(1, 9)])
+    groups = grouped([read_record(directory.path)])
+    found = {one.label: set(one.traces[0].y) for one in figure_lines(RETURN, groups, by_agent=True)}
+    assert found == {"adversary_0": {1.0}, "adversary_1": {2.0}, "adversary_2": {3.0}, "agent_0": {-7.0}}
+    assert [one.label for one in figure_lines(FIGURES["lag"], groups, by_agent=True)] == [""], "it is the run's"
+
+
+def test_every_figure_is_drawn_over_steps_time_and_updates(tmp_path: Path) -> None:
+    groups = grouped([read_record(make_run(tmp_path / "run").path)])
+    steps, minutes, updates = (figure_lines(FIGURES["lag"], groups, axis)[0].traces[0].x for axis in AXES)
+    np.testing.assert_allclose(steps, 5_000 + 5_000 * np.arange(40))
+    np.testing.assert_allclose(minutes, 1.9 / 60 * np.arange(40))
+    np.testing.assert_allclose(updates, 300 * np.arange(40))
 
 
 def test_a_side_that_learns_jointly_has_its_losses(tmp_path: Path) -> None:
     """With `joint` there are fewer losses than agents: one for each player."""
     directory = make_run(tmp_path / "run", "simple_tag", algorithm={"name": "adversary=joint,agent=maddpg"})
     write_lines(directory, [line(i, 4, critic_loss=[0.5, 0.25]) for i in range(1, 9)])
-    found = curves(FIGURES["critic-loss"], grouped([read_record(directory.path)]))
-    assert {curve.label: set(curve.line.y) for _, _, curve in found} == {"adversary": {0.5}, "agent": {0.25}}
+    found = figure_lines(FIGURES["critic-loss"], grouped([read_record(directory.path)]))
+    assert {one.label: set(one.traces[0].y) for one in found} == {"adversary": {0.5}, "agent": {0.25}}
 
 
 def test_reasons_for_waiting_are_counted_without_their_details(tmp_path: Path) -> None:

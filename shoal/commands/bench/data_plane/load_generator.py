@@ -100,9 +100,21 @@ class SimulatedActor:
     def send(self, recorded: Sequence[RecordedChunk]) -> None:
         """Sends the chunks that the credit allows."""
         while self.outbox.has_credit:
-            seq = self.outbox.next_seq
-            one = recorded[seq % len(recorded)]
-            self.outbox.add(PendingChunk(self._chunk(seq, one), one.payload))
+            self._add(recorded)
+        self._send_added()
+
+    def send_one(self, recorded: Sequence[RecordedChunk]) -> None:
+        """Sends one chunk, which needs credit."""
+        self._add(recorded)
+        self._send_added()
+
+    def _add(self, recorded: Sequence[RecordedChunk]) -> None:
+        """Adds the next chunk to the outbox."""
+        seq = self.outbox.next_seq
+        one = recorded[seq % len(recorded)]
+        self.outbox.add(PendingChunk(self._chunk(seq, one), one.payload))
+
+    def _send_added(self) -> None:
         while (pending := self.outbox.next_to_send()) and self.client.send(*pending):
             self.outbox.mark_sent()
             self._sent.append((time.monotonic(), pending.chunk.count))
@@ -180,6 +192,13 @@ class LoadGenerator:
             for actor in self._receive():
                 actor.send(self._recorded)
         return (self.acked_rows - before) / elapsed
+
+    def confirmation_s(self) -> float:
+        """Returns the seconds from sending one chunk, with none in flight, to its acknowledgement."""
+        started_at = time.monotonic()
+        self.actors[0].send_one(self._recorded)
+        self.settle()
+        return time.monotonic() - started_at
 
     def settle(self, timeout_s: float = 30.0) -> None:
         """Waits until all sent chunks are acknowledged; raises PeerError after the time-out."""

@@ -25,6 +25,7 @@ from shoal.commands.bench.data_plane.replay_scaling import actor_rows, ring_rows
 from shoal.commands.bench.data_plane.sampling_load import BATCH, SamplingClient, TakeBaseline
 from shoal.commands.bench.data_plane.zeromq_baseline import ZeroMqBaseline
 from shoal.commands.bench.measurements import REPEATS, BenchProgress, BenchRow, compare, rate, row
+from shoal.commands.bench.peers.replay import rows as peers_rows
 from shoal.commands.bench.processes import Processes
 
 ACTORS = 4
@@ -42,6 +43,9 @@ def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     """Yields the rows of ingest, serve and recovery, then the cost by number of actors and by size of the ring."""
     run = make_run()
     recorded = record(run)
+    if config.peers:
+        yield from peers_rows(config, run, recorded)
+        return
     yield from _ingest(run, recorded)
     yield from _serve(run, recorded)
     yield from _recovery(run, recorded)

@@ -26,7 +26,7 @@ from shoal.commands.bench.peers.environment import PeerEnvironment
 from shoal.commands.bench.processes import Processes
 
 SPEED_GOAL = 8.0
-OPTIONS = {"paper": ("--preset", "paper"), "own": ()}
+OPTIONS = {"paper": ("--preset", "paper", "--set", "network.head=box"), "own": ()}
 EVALUATE_TIMEOUT_S = 900.0
 
 

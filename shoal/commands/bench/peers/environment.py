@@ -7,10 +7,22 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
+from typing import NamedTuple
 
 from common.errors import ConfigError, ShoalError
 from shoal.commands.bench.config import BenchConfig
+from shoal.commands.bench.measurements import BenchProgress
+
+
+class Peer(NamedTuple):
+    """Another program, as its package index has it."""
+
+    name: str
+    """Name in rows, and of the file of constraints."""
+    packages: tuple[str, ...]
+    """What pip installs; the program itself is the first."""
 
 
 class PeerEnvironment:
@@ -71,3 +83,23 @@ def _cache() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def install_missing(peer: Peer, config: BenchConfig) -> Generator[BenchProgress, None, Path | None]:
+    """Installs a peer if it is not installed, and returns the Python of its environment.
+
+    Returns None, after a message with the reason, if pip fails: the other peers can still be measured. Raises
+    ConfigError if pip would install CUDA.
+    """
+    environment = PeerEnvironment(peer.name, peer.packages, config)
+    if not environment.installed:
+        yield BenchProgress(f"installing {' '.join(peer.packages)} in {environment.path}; log: {environment.log}")
+        try:
+            environment.install()
+        except ConfigError:
+            raise
+        except ShoalError as e:
+            version = ".".join(map(str, sys.version_info[:2]))
+            yield BenchProgress(f"{peer.packages[0]} is left out, because it does not install on Python {version}: {e}")
+            return None
+    return environment.python

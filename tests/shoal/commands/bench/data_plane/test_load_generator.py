@@ -35,3 +35,16 @@ def test_a_load_generator_delivers_its_chunks_and_a_client_samples_batches() -> 
         directory, pid = processes.directory, server.started.process.pid
     assert not directory.exists()
     assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.slow
+def test_one_chunk_is_sent_and_its_confirmation_timed() -> None:
+    run = make_run(capacity=20_000)
+    with Processes() as processes:
+        server = processes.replay()
+        server.open(run)
+        load = LoadGenerator(server.endpoint, run, 2, record(run, 1))
+        load.connect()
+        assert load.confirmation_s() > 0
+        assert server.status().inserts == load.acked_rows == ROWS
+        load.close()

@@ -1,0 +1,1 @@
+"""Evaluations while a run trains: when weights are evaluated, and the process that evaluates them."""

@@ -1,0 +1,145 @@
+"""The evaluations of runs, while they trained and after it, under the names that other tools use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from common.errors import ConfigError
+from common.run.directory import RunDirectory
+from shoal.commands.report.run_record import RunRecord, grouped, read_record
+
+PARTICLE = "mpe"
+"""Environment of the scenarios without a prefix: the multi-agent particle environments."""
+RETURN = "return"
+"""Metric of every evaluation."""
+OverAgents = Literal["sum", "mean"]
+
+
+class Scores(msgspec.Struct, frozen=True):
+    """The figures of one evaluation: a line of evaluations.jsonl, or evaluation.json."""
+
+    updates: int
+    return_mean: float
+    """Mean over episodes of the return summed over agents."""
+    return_per_agent: dict[str, float]
+    env_steps: int = 0
+    """Environment steps of the run when the weights were taken; 0 in evaluation.json."""
+    trained_s: float = 0.0
+    """Training time when the weights were taken [s]; 0 in evaluation.json."""
+    metrics: dict[str, msgspec.Raw] = {}
+    """Metric -> mean over episodes, alone or with its interval; null if no episode has the metric."""
+
+    def values(self, over_agents: OverAgents) -> dict[str, float]:
+        """Returns the return and the metrics of the world, by name in lower case."""
+        divisor = max(1, len(self.return_per_agent)) if over_agents == "mean" else 1
+        found = {RETURN: self.return_mean / divisor}
+        for name, raw in self.metrics.items():
+            value = msgspec.json.decode(raw, type=float | _Mean | None)
+            mean = value.mean if isinstance(value, _Mean) else value
+            if mean is not None:
+                found[name.lower()] = mean
+        return found
+
+
+class _Mean(msgspec.Struct, frozen=True):
+    mean: float | None
+
+
+class RunResults(NamedTuple):
+    """The results of one run."""
+
+    record: RunRecord
+    environment: str
+    """Name of the environment in lower case: `mpe`, or the family of the world."""
+    task: str
+    """Name of the task in lower case: the world without its family."""
+    algorithm: str
+    """Name of the algorithm in capitals, followed by the settings that differ from other runs of the task."""
+    scheduled: list[Scores]
+    """The evaluations while the run trained, in order."""
+    final: Scores
+    """The evaluation of the final policies."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.record.run.spec.seed
+
+
+def read_results(directories: Sequence[RunDirectory]) -> list[RunResults]:
+    """Reads the results of runs, ordered by environment, task, algorithm and seed.
+
+    Raises ConfigError for a run without a final evaluation, and for two runs of the same settings and seed.
+    """
+    records = [read_record(directory.path) for directory in directories]
+    by_scenario: dict[str, list[RunRecord]] = {}
+    for record in records:
+        by_scenario.setdefault(record.run.spec.scenario, []).append(record)
+    found = [
+        _results(record, scenario, group.label)
+        for scenario, of_scenario in by_scenario.items()
+        for group in grouped(of_scenario)
+        for record in group.records
+    ]
+    found.sort(key=lambda one: (one.environment, one.task, one.algorithm, one.seed))
+    _refuse_duplicates(found)
+    return found
+
+
+def world_names(scenario: str) -> tuple[str, str]:
+    """Returns the environment and the task of a world's name, as in ("mamujoco", "halfcheetah-2x3")."""
+    family, colon, task = scenario.lower().partition(":")
+    return (family, task) if colon else (PARTICLE, family)
+
+
+def _results(record: RunRecord, scenario: str, label: str) -> RunResults:
+    directory = RunDirectory(record.path)
+    try:
+        final = msgspec.json.decode(directory.evaluation_file.read_bytes(), type=Scores)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{record.path} has no final evaluation (evaluation.json). Make it with: shoal evaluate {record.path}"
+        ) from None
+    except msgspec.MsgspecError as e:
+        raise ConfigError(
+            f"{directory.evaluation_file} is damaged: {e}. Repeat: shoal evaluate {record.path}"
+        ) from None
+    return RunResults(record, *world_names(scenario), label.upper(), list(_scheduled(directory)), final)
+
+
+def _scheduled(directory: RunDirectory) -> Iterator[Scores]:
+    path = directory.path / "evaluations.jsonl"
+    lines: list[Scores] = []
+    for raw in filter(None, path.read_bytes().splitlines() if path.exists() else ()):
+        try:
+            line = msgspec.json.decode(raw, type=Scores)
+        except msgspec.MsgspecError:
+            continue  # the remains of a crash
+        # A killed learner continued from its last checkpoint and evaluated again.
+        while lines and lines[-1].updates >= line.updates:
+            lines.pop()
+        lines.append(line)
+    yield from lines
+
+
+def _refuse_duplicates(found: Sequence[RunResults]) -> None:
+    seen: dict[tuple[str, str, str, int], RunResults] = {}
+    for one in found:
+        key = (*one[1:4], one.seed)
+        if key in seen:
+            raise ConfigError(
+                f"{seen[key].record.path} and {one.record.path} have the same settings and seed {one.seed}. Pass one of"
+                " them."
+            )
+        seen[key] = one
+
+
+def seeds_by_algorithm(found: Sequence[RunResults]) -> Mapping[tuple[str, str, str], list[int]]:
+    """Returns the seeds of each (environment, task, algorithm)."""
+    seeds: dict[tuple[str, str, str], list[int]] = {}
+    for one in found:
+        seeds.setdefault((one.environment, one.task, one.algorithm), []).append(one.seed)
+    return seeds

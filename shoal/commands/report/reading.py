@@ -1,0 +1,153 @@
+"""What a run's report says in words: whether the return still rises, and what to do next. Pure.
+
+The rules are the functions of this module, in the order in which a reader sees their sentences; the constants are their
+bounds, with their reasons.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from actor_node.evaluation.rollouts.episodes import Float64s
+from shoal.commands.report.run_record import RunRecord
+from shoal.number_format import duration, significant
+
+MIN_POINTS = 15
+"""Fewest known returns for a trend: three in each fifth."""
+MIN_CHANGE = 0.03
+"""Smallest change from the fourth to the last fifth of the log, as a fraction of everything gained so far, that counts
+as rising or falling: training for as long again would then add at least a few percent."""
+MIN_NOISE_RATIO = 3.0
+"""Smallest ratio of such a change to its standard error. Neighbouring returns share episodes, so two is too few."""
+
+Direction = Literal["rising", "level", "falling", "unknown"]
+
+
+class Trend(NamedTuple):
+    """How the return changed at the end of a run."""
+
+    direction: Direction
+    before: float = math.nan
+    """Mean of the fourth fifth."""
+    last: float = math.nan
+    """Mean of the last fifth."""
+
+
+class NextStep(NamedTuple):
+    """One thing to do: a sentence, and the command for it; the command may be empty."""
+
+    text: str
+    command: str = ""
+
+    @property
+    def as_line(self) -> str:
+        """The sentence with its command, as one line of text."""
+        return f"{self.text} Run: {self.command}" if self.command else self.text
+
+
+def trend_of(returns: Float64s) -> Trend:
+    """Returns the trend of a run's returns in order; NaN: not known."""
+    known = returns[np.isfinite(returns)]
+    if len(known) < MIN_POINTS:
+        return Trend("unknown")
+    first, *_, before, last = np.array_split(known, 5)
+    change = float(last.mean() - before.mean())
+    gained = abs(float(max(before.mean(), last.mean()) - first.mean()))
+    noise = math.sqrt(sum(float(part.var(ddof=1)) / len(part) for part in (before, last)))
+    means = float(before.mean()), float(last.mean())
+    if abs(change) <= max(MIN_CHANGE * gained, MIN_NOISE_RATIO * noise):
+        return Trend("level", *means)
+    return Trend("rising" if change > 0 else "falling", *means)
+
+
+def run_trend(record: RunRecord) -> Trend:
+    """Returns the trend of a run's evaluations; of the returns while acting if the evaluations are too few."""
+    evaluated = np.array([line.return_mean for line in record.evaluations], np.float64)
+    logged = record.history.column("return_mean")
+    return trend_of(evaluated if len(evaluated) >= MIN_POINTS else logged)
+
+
+def trend_text(trend: Trend) -> str:
+    """Returns a trend as a sentence."""
+    if trend.direction == "unknown":
+        return "Too few log lines to tell whether it still rises."
+    before, last = significant(trend.before), significant(trend.last)
+    change = f"{before} in the fourth fifth of the training, {last} in the last"
+    beginnings = {"rising": "Still rising", "level": "No longer rising", "falling": "Falling"}
+    return f"{beginnings[trend.direction]}: the return was {change}."
+
+
+def next_steps(record: RunRecord) -> list[NextStep]:
+    """Returns what to do next with a run that is not training now, the most useful first."""
+    trend, path = run_trend(record), record.path
+    return [
+        *_act_on_scale(record),
+        *_evaluate(record),
+        *([] if record.finished else [NextStep("Use the rest of the budget.", f"shoal train --resume --run {path}")]),
+        *_act_on_warnings(record),
+        *(_act_on_sides(record) if len(record.run.joint.sides) > 1 else _act_on_trend(record, trend)),
+    ]
+
+
+def _act_on_scale(record: RunRecord) -> list[NextStep]:
+    scale = record.evaluation.scale if record.evaluation is not None else []
+    for one in scale:
+        if missed := one.weakest_that_is_not_beaten:
+            name = "random actions" if missed == "random" else "an untrained team"
+            who = f"The side {one.side}" if one.side else "The team"
+            text = f"{who} is not clearly better than {name}. Look for the cause."
+            return [NextStep(text, f"shoal diagnose {record.path}")]
+    return []
+
+
+def _evaluate(record: RunRecord) -> list[NextStep]:
+    command, evaluation = f"shoal evaluate {record.path}", record.evaluation
+    if evaluation is None:
+        return [NextStep("Evaluate the team without exploration: only that return can be compared.", command)]
+    newer = record.history.last("updates") - evaluation.updates
+    if newer > 0:
+        return [NextStep(f"Evaluate again: the run has made {newer:,.0f} more updates since.", command)]
+    return []
+
+
+def _act_on_warnings(record: RunRecord) -> list[NextStep]:
+    if record.diagnosis is None or not record.diagnosis.warnings:
+        return []
+    first, *others = record.diagnosis.warnings
+    more = f" (and {len(others)} more below)" if others else ""
+    return [NextStep(f"Look at the diagnosis: {first.seen}{more}. Try: {first.to_try[0]}.")]
+
+
+def _act_on_trend(record: RunRecord, trend: Trend) -> list[NextStep]:
+    path, spec = record.path, record.run.spec
+    if trend.direction == "rising":
+        trained_s = record.history.last("trained_s")
+        longer = f"--steps {2 * spec.budget.steps}" if spec.budget.steps else f"--time {2 * max(round(trained_s), 1)}s"
+        about = f" for as long again ({duration(trained_s)})" if math.isfinite(trained_s) else ""
+        return [
+            NextStep(f"Train longer{about}: the return still rises.", f"shoal train --resume --run {path} {longer}")
+        ]
+    if trend.direction == "falling":
+        text = (
+            "The best team so far is stored in checkpoints/best.safetensors. Lower the learning rates or their end, "
+            "algorithm.final_learning_rate_share."
+        )
+        return [NextStep(text)]
+    if trend.direction == "level":
+        text = (
+            "More time will add little with these settings. Train other seeds to know the spread, or change a setting."
+        )
+        return [NextStep(text, f"shoal sweep {spec.scenario} --run sweeps/{path.resolve().name} --seeds 5")]
+    return []
+
+
+def _act_on_sides(record: RunRecord) -> list[NextStep]:
+    text = (
+        "Returns of sides that learn against each other do not show progress: play the team against frozen, random and "
+        "untrained opponents."
+    )
+    opponents = " ".join(f"--opponents {name}" for name in ("frozen", "random", "untrained"))
+    return [NextStep(text, f"shoal tournament {record.path} {opponents}")]

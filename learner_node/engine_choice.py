@@ -13,6 +13,7 @@ from common.policy.network import parameter_count, weight_count
 from common.run.players import STOCHASTIC, parse_algorithms
 from common.run.run import MLP, AlgorithmSpec, NetworkSpec, Run
 from common.spec import PlayersSpec
+from learner_node.networks.mixing_input import mixing_input
 from learner_node.update.layout import VARIANTS, NetworkLayout, network_layout
 
 EngineName = Literal["autograd", "stacked"]
@@ -93,10 +94,15 @@ def engine_of(run: Run) -> EngineChoice:
 def learnt_parameters(players: PlayersSpec, network: NetworkSpec, layout: NetworkLayout) -> tuple[int, int]:
     """Returns the numbers of learnt parameters of policies and of critics; a shared network counts once."""
     by_network = dict(zip(layout.policy_networks, players.agents, strict=True))
-    inputs = {critic.network: len(critic.input_columns) for critic in layout.critics}
+    critics = {critic.network: i for i, critic in enumerate(layout.critics)}
     return (
         sum(parameter_count(player, network) for player in by_network.values()),
-        sum(_critic_parameters(input_count, network, layout) for input_count in inputs.values()),
+        sum(
+            mixing_input(players, layout, network, i).parameter_count(network)
+            if layout.mixing[layout.critics[i].player]
+            else _critic_parameters(len(layout.critics[i].input_columns), network, layout)
+            for i in critics.values()
+        ),
     )
 
 

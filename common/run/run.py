@@ -101,12 +101,12 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of the update. The defaults are the preset `particle`; docs/algorithms.md gives their reasons."""
 
     name: Annotated[str, Meta(max_length=1_000)] = "matd3"
-    """Algorithm of all agents: maddpg, matd3, iddpg, joint, masac, isac, hatd3 or hasac; one a side, as in
-    adversary=maddpg,agent=iddpg; or a class of your own, as in my_module:MyMaddpg, which the learner imports
+    """Algorithm of all agents: maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac or facmac; one a side, as
+    in adversary=maddpg,agent=iddpg; or a class of your own, as in my_module:MyMaddpg, which the learner imports
     (docs/own-algorithm.md)."""
     variant: Algorithm = "maddpg"
     """What an algorithm of your own builds on, ignored by the others: the policies and critics, target noise and policy
-    delay of maddpg, matd3, iddpg, joint, masac, isac, hatd3 or hasac."""
+    delay of maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac or facmac."""
     discount: Fraction = 0.9
     """Discount factor of rewards per environment step (gamma)."""
     target_rate: PositiveFraction = 0.01
@@ -163,7 +163,7 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Temperature of the soft sample; smaller values are closer to one-hot."""
     target_actions: Literal["greedy", "sampled"] = "greedy"
     """Choices and soft vectors of the target policies in TD targets: without exploration, or drawn with Gumbel noise as
-    actors draw them, as in openai/maddpg. It has no effect in a run with masac or isac, which draw their own."""
+    actors draw them, as in openai/maddpg. It has no effect in a run with masac, isac or hasac, which draw their own."""
     normalise_observations: Literal["auto"] | bool = "auto"
     """Normalise each number of an observation by its running mean and standard deviation; auto does so outside the
     particle worlds."""
@@ -180,8 +180,8 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Input of critics beside the joint action: the joint observation, the environment's global state, or both."""
     team_critic: bool = False
     """Give each side one critic (two under matd3) that learns the side's mean reward, instead of one an agent: all
-    policies of a side learn from one pass with the current actions of all its agents (Peng et al. 2021). hatd3 and
-    hasac always do."""
+    policies of a side learn from one pass with the current actions of all its agents (Peng et al. 2021). hatd3,
+    hasac and facmac always do."""
     engine: Literal["auto", "autograd", "stacked"] = "auto"
     """What computes the updates: autograd, gradients written by hand (stacked, faster for small networks), or the
     better of both for the other settings. Both learn the same, and a resumed run may change it."""

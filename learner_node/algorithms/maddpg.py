@@ -9,7 +9,7 @@ arXiv 1802.09477): two critics with the lower value as target, target noise, and
     iddpg    Q_i reads o_i and a_i alone   joint   maddpg, where a whole side is one player
 
 masac.py changes what stochastic policies need (`masac`, `isac`), hatd3.py the order in which policies learn (`hatd3`,
-`hasac`).
+`hasac`), networks/mixing_critics.py the critics (`facmac`).
 
 This page defines what a run learns: `td_target`, `critic_loss`, `policy_loss`, `soft_update`. The engine `stacked`
 (learner_node/stacked/) computes the same with gradients written by hand, which is faster for small networks. Both agree

@@ -12,6 +12,8 @@
     isac     the same, where critics read their own observation and action     masac is to maddpg as isac is to iddpg
     hatd3    matd3 with one pair of critics a side, whose policies are         Zhong et al. 2024, arXiv 2304.09870
              updated one after another in random order                         (algorithms/hatd3.py)
+    facmac   maddpg with one critic a side, which mixes utilities that read    Peng et al. 2021, arXiv 2003.06709
+             their own observation and action                                  (networks/mixing_critics.py)
     hasac    masac in the same way                                             Liu et al. 2024, arXiv 2306.10715
                                                                                (algorithms/hasac.py)
 
@@ -32,7 +34,7 @@ from typing import Literal
 
 from common.errors import ConfigError
 from common.run.players import Algorithm, algorithms_by_side, network_groups, parse_algorithms
-from common.run.run import AlgorithmSpec, NetworkSpec
+from common.run.run import MLP, AlgorithmSpec, NetworkSpec
 from common.spec import Categorical, JointSpec, PlayerSpec, PlayersSpec
 
 BINS = 101
@@ -53,6 +55,8 @@ class Variant:
     """Critic updates for each update of policies and targets (Fujimoto et al. 2018, delayed policy updates)."""
     team_critic: bool = False
     """Whether the players of a side have one critic, or one pair, that learns the side's mean reward."""
+    mixing: bool = False
+    """Whether a side's critic mixes utilities that read one player each (Peng et al. 2021)."""
     sequential: bool = False
     """Whether the policies of a side are updated one after another in random order (Zhong et al. 2024). Then each
     player has its own policy."""
@@ -67,6 +71,7 @@ VARIANTS: dict[Algorithm, Variant] = {
     "isac": Variant(centralised=False, twin_critics=True),
     "hatd3": Variant(twin_critics=True, target_noise=True, policy_delay=2, team_critic=True, sequential=True),
     "hasac": Variant(twin_critics=True, team_critic=True, sequential=True),
+    "facmac": Variant(team_critic=True, mixing=True),
 }
 
 
@@ -93,6 +98,8 @@ class NetworkLayout:
     """Whether each player's target actions carry noise."""
     team_critic: tuple[bool, ...]
     """Whether each player has its critics in common with all players of its side."""
+    mixing: tuple[bool, ...]
+    """Whether each player's critics mix utilities of its side."""
     sequential: tuple[bool, ...]
     """Whether each player's policy is updated at its position in an order of its side, not with all others."""
     policy_delay: int
@@ -122,6 +129,7 @@ def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: Algori
     roles = network_groups(players, network.share)
     _refuse_mixed_roles(players, roles, algorithm_by_side, algorithm)
     _refuse_shared_heterogeneous(players, variants, algorithm_by_side, network)
+    _refuse_mixing(players, variants, algorithm_by_side, network, algorithm)
     if algorithm.team_critic:
         _refuse_independent_team(players, variants, algorithm_by_side)
     sequential = tuple(variant.sequential for variant in variants)
@@ -142,6 +150,7 @@ def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: Algori
         critics=_numbered([*first, *second]),
         target_noise=tuple(variant.target_noise for variant in variants),
         team_critic=tuple(team),
+        mixing=tuple(variant.mixing for variant in variants),
         sequential=sequential,
         policy_delay=policy_delay(algorithm),
         critic_outputs=BINS if algorithm.critic_loss == "hl_gauss" else 1,
@@ -194,6 +203,28 @@ def _refuse_shared_heterogeneous(
             )
 
 
+def _refuse_mixing(
+    players: PlayersSpec,
+    variants: Sequence[Variant],
+    algorithm_by_side: Mapping[str, Algorithm],
+    network: NetworkSpec,
+    algorithm: AlgorithmSpec,
+) -> None:
+    """Raises ConfigError for settings of critics that those of FACMAC cannot have."""
+    settings = {
+        f"network.critic = {network.critic!r}: set network.critic=mlp": network.critic != MLP,
+        f"algorithm.critic_loss = {algorithm.critic_loss!r}: set squared or huber": algorithm.critic_loss == "hl_gauss",
+        "algorithm.critic_sees = 'state': set both or observations": algorithm.critic_sees == "state",
+    }
+    for player, variant in zip(players.agents, variants, strict=True):
+        for setting, is_set in settings.items():
+            if variant.mixing and is_set:
+                raise ConfigError(
+                    f"{setting}, or choose another algorithm than {algorithm_by_side[player.team]} for {player.team}, "
+                    "whose critic mixes values of the members' own observations and actions."
+                )
+
+
 def _refuse_independent_team(
     players: PlayersSpec, variants: Sequence[Variant], algorithm_by_side: Mapping[str, Algorithm]
 ) -> None:
@@ -202,7 +233,7 @@ def _refuse_independent_team(
         if not variant.centralised:
             raise ConfigError(
                 f"algorithm.team_critic = true: side {player.team} learns by {algorithm_by_side[player.team]}, whose "
-                "critics read one agent each. Choose maddpg, matd3 or masac for this side, or set "
+                "critics read one agent each. Choose maddpg, matd3, masac or hatd3 for this side, or set "
                 "algorithm.team_critic=false."
             )
 
@@ -242,7 +273,7 @@ def _refuse_state(
         if not variant.centralised:
             raise ConfigError(
                 f"{setting}: side {player.team} learns by {algorithm_by_side[player.team]}, whose critics read one "
-                "agent's observation and action only. Choose maddpg, matd3 or masac for this side, or set "
+                "agent's observation and action only. Choose maddpg, matd3, masac or hatd3 for this side, or set "
                 "algorithm.critic_sees=observations."
             )
     if not players.state_dim:

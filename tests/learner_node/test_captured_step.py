@@ -87,6 +87,7 @@ CASES: dict[str, tuple[str, dict[str, object], dict[str, object], tuple[str, ...
     "team critic": ("tag", {"name": "matd3", "team_critic": True}, {}, ("autograd",)),
     "masac": ("mixed", {"name": "masac"}, {}, ("autograd",)),
     "hatd3": ("tag", {"name": "hatd3"}, {}, ("autograd",)),
+    "facmac": ("mixed", {"name": "a=facmac,b=maddpg"}, {}, ("autograd",)),
     "hasac": ("mixed", {"name": "a=hasac,b=hatd3"}, {}, ("autograd",)),
     "set critic": ("tag", {"name": "matd3"}, {"critic": "set", "share_critics": False}, ("autograd",)),
     "attention critic": ("mixed", {"name": "a=joint,b=matd3"}, {"critic": "attention"}, ("autograd",)),

@@ -115,6 +115,8 @@ ROWS = {
         "simple_tag",
         (DISCRETE, "algorithm.name='adversary=hasac,agent=masac'", "algorithm.side_learning_rates={agent = 0.5}"),
     ),
+    "facmac": Row("simple_spread", ("algorithm.name=facmac",)),
+    "facmac against hasac": Row("simple_tag", ("algorithm.name='adversary=facmac,agent=hasac'",)),
     "hasac": Row("simple_spread", ("algorithm.name=hasac",)),
     "soft choices": Row(
         "simple_spread",

@@ -1,6 +1,6 @@
 """Plays a trained team in mpe2 with numpy and safetensors, without Shoal: python examples/numpy_team.py runs/spread.
 
-Supports the default head `box` and no stacked history; docs/export.md describes the others.
+Supports the default head `box`, no stacked history and no recurrent policies; docs/export.md describes the others.
 """
 
 import json
@@ -28,6 +28,8 @@ def load_team(path):
     head, activate = network["head"], ACTIVATIONS[network.get("activation", "relu")]
     if run["spec"]["world"].get("history"):
         raise ValueError(f"{path}: this example has no stacked history (world.history); docs/export.md shows how")
+    if network.get("recurrent"):
+        raise ValueError(f"{path}: this example has no recurrent policies; docs/export.md shows how")
     if head != "box" or any(f"{agent['name']}/0/weight" not in tensors for agent in agents):
         raise ValueError(f"{path}: this example needs the head box, not {head}, and agents that do not learn by joint")
 

@@ -70,6 +70,7 @@ def uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
         f"network.activation={network.activation}": network.activation != "relu",
         "network.policy_layer_norm=true": network.policy_layer_norm,
         "network.critic_layer_norm=true": network.critic_layer_norm,
+        f"network.recurrent={network.recurrent}": network.recurrent is not None,
         "algorithm.team_critic=true": algorithm.team_critic,
         "algorithm.critic_loss=hl_gauss": algorithm.critic_loss == "hl_gauss",
     }
@@ -115,5 +116,10 @@ def expanded_parameters(players: PlayersSpec, network: NetworkSpec, layout: Netw
 
 def _critic_parameters(inputs: int, network: NetworkSpec, layout: NetworkLayout) -> int:
     """Returns the number of parameters of a critic."""
-    norms = 2 * sum(network.critic_hidden) if network.critic_layer_norm else 0
-    return norms + sum((i + 1) * o for i, o in pairwise((inputs, *network.critic_hidden, layout.critic_outputs)))
+    *hidden, last = pairwise((inputs, *network.critic_hidden, layout.critic_outputs))
+    count = (last[0] + 1) * last[1]
+    if network.recurrent:
+        i, units = hidden.pop()
+        count += 3 * units * (i + 1 + units + 1)
+    norms = 2 * sum(o for _, o in hidden) if network.critic_layer_norm else 0
+    return count + norms + sum((i + 1) * o for i, o in hidden)

@@ -194,9 +194,10 @@ class Learner:
         if batch.probabilities is not None:
             self._replay.update_priorities(batch, stats.abs_td_error)
         counters.updates += 1
-        counters.samples += len(batch.records)
+        samples = self._run.spec.replay.batch
+        counters.samples += samples
         self.metrics.updates.inc()
-        self.metrics.samples.inc(len(batch.records))
+        self.metrics.samples.inc(samples)
         self.metrics.update_seconds.observe(time.perf_counter() - started_at)
         self.metrics.last_update.set_to_current_time()
 

@@ -310,8 +310,8 @@ class Normaliser:
         folded = flat.copy()
         shift, scale = (tensor.double().cpu().numpy() for tensor in (self.observations.shift, self.observations.scale))
         policies = unflatten(folded, self._players, self._network)
-        for player, (first, *_) in zip(self._players.agents, policies, strict=True):
-            columns = player.obs_slice
+        for player, policy in zip(self._players.agents, policies, strict=True):
+            columns, first = player.obs_slice, policy.first
             first.weight[:] = scale[columns, None] * first.weight.astype(np.float64)
             first.bias[:] = first.bias - shift[columns] @ first.weight.astype(np.float64)
         return folded

@@ -62,7 +62,7 @@ class BatchChecker:
     """Converts payloads to batches, and drops each batch with a non-finite number."""
 
     def __init__(self, run: Run, *, pin: bool) -> None:
-        self._count, self._pin = run.spec.replay.batch, pin
+        self._count, self._pin = run.spec.batch_rows, pin
         self._info_bytes = SAMPLE_INFO.itemsize if run.spec.replay.priority_exponent else 0
         dtype = transition_dtype(run.joint)
         columns = field_columns(dtype)

@@ -58,7 +58,8 @@ class Trainer:
         self.engine: Engine = engine or make_engine(run, torch.zeros((), device=device.torch))
         """The networks with their update; the settings `algorithm.*` are `self._spec`."""
         dtype = transition_dtype(run.joint)
-        self._buffer = BatchBuffer(device, spec.replay.batch, dtype.itemsize // 4)
+        self._sequences = (spec.replay.burn_in, spec.replay.sequence_steps) if spec.network.recurrent else None
+        self._buffer = BatchBuffer(device, spec.batch_rows, dtype.itemsize // 4)
         self._columns = field_columns(dtype)
         self._device = device
         self._importance_exponent = spec.replay.importance_exponent
@@ -114,6 +115,8 @@ class Trainer:
 
     def _step(self, batch: LossBatch, variant: UpdateVariant) -> UpdateStats:
         batch = self.engine.normalise(batch, observe=variant.observed)
+        if self._sequences:
+            batch = batch.as_sequences(*self._sequences)
         return self.engine.step(batch, update_policies=variant.update_policies)
 
     def _loss_batch(self, variant: UpdateVariant) -> LossBatch:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from common.errors import ConfigError
 from common.history import HistoryStack, built_in_spaces, current_leaves, history_of, unstacked_spec
+from common.policy.episodes import EpisodeMemory
 from common.policy.file import PolicyFile, load_policy
 from common.policy.heads import Floats
 from common.policy.masks import flat_mask
@@ -52,6 +53,7 @@ class Team:
         }
         """Leaves of each agent's observation without history."""
         self._memory = _Memory(alone, self.history)
+        self._policy_memory = EpisodeMemory(self._policy.memory_dim)
         self._rng = np.random.default_rng()
 
     @property
@@ -127,7 +129,8 @@ class Team:
         Returns joint actions `[copies, sum action]` or `[sum action]`, as `World.step` takes them.
         A team that was trained with stacked history (`history` > 0) takes the observations of its environment and
         remembers the last ones itself: call `reset` when an episode starts. It also takes stacked observations, as a
-        world with the option `history` returns them, and then remembers nothing.
+        world with the option `history` returns them, and then remembers nothing. A recurrent team
+        (`network.recurrent`) remembers its episodes in any case: call `reset` when an episode starts.
         sample: draw Discrete actions from the policy's softmax, as in the training of a team with `sampled_choices`,
         instead of taking the most probable one. Box actions are drawn too if the team learnt by masac, isac or hasac,
         from the policy's Gaussian, or with `network.head=soft`, with Gumbel noise; those of other teams are the same
@@ -135,7 +138,7 @@ class Team:
         differently.
         Raises ConfigError for an unknown agent, for a wrong shape, and for another number of copies without `reset`.
         """
-        decide = self._sampler(rng) if sample else self._policy.act
+        decide = self._sampler(rng) if sample else self._decide
         if isinstance(obs, Mapping):
             return self._act_by_agent(obs, decide)
         joint = np.asarray(obs, np.float32)
@@ -151,7 +154,7 @@ class Team:
         return actions[0] if joint.ndim == 1 else actions
 
     def reset(self, copies: Sequence[int] | Sequence[bool] | npt.NDArray[Any] | None = None) -> None:
-        """Starts episodes: the agents forget earlier steps. Without stacked history it has no effect.
+        """Starts episodes: the agents forget earlier steps. Without history or recurrent policies it has no effect.
 
         copies: indices of the copies whose episodes start, or one boolean for each copy, such as `step.episode_over`;
         None starts new episodes in all copies, whose number may then change. Raises ConfigError for an unknown copy.
@@ -163,6 +166,7 @@ class Team:
             >>> team.reset(step.episode_over)
         """
         self._memory.reset(copies)
+        self._policy_memory.reset(copies)
 
     def __repr__(self) -> str:
         """Returns scenario, agents and number of updates."""
@@ -171,6 +175,9 @@ class Team:
     @property
     def _sizes(self) -> str:
         return ", ".join(f"{agent.name} {agent.obs_dim}" for agent in self.spec.agents)
+
+    def _decide(self, obs: Floats) -> Floats:
+        return self._policy.act(obs, self._policy_memory.rows(len(obs)))
 
     def _sampler(self, rng: np.random.Generator | None) -> Decide:
         """Returns a function that draws actions with random numbers of `rng`, or of the team's generator."""
@@ -181,6 +188,7 @@ class Team:
                 obs,
                 gumbel=lambda size: source.gumbel(size=(len(obs), size)),
                 normal=lambda size: source.standard_normal((len(obs), size)),
+                memory=self._policy_memory.rows(len(obs)),
             )
 
         return decide

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.collection.exploration import Exploration
-from common.policy.network import Policy
+from common.policy.network import Policy, memory_dim
 from common.run.run import Run
 from common.state import Restorable, State, copy_into, select_prefix, with_prefix
 from common.transitions import transition_dtype
@@ -83,6 +83,7 @@ class Collector:
         )
         self._scale_factor = scale_factor
         self._obs = world.reset()
+        self._memory = np.zeros((world.copies, memory_dim(run.players, spec.network)), np.float32)
         self._global_state = global_state(world)
         self._returns = np.zeros((world.copies, len(run.joint.agents)))
         self._shared_reward = True
@@ -110,7 +111,7 @@ class Collector:
         for step_records, over in zip(block, episode_over, strict=True):
             if steps_done and not should_continue():
                 break
-            logits, std = policy.outputs(self._obs)
+            logits, std = policy.outputs(self._obs, self._memory)
             actions = self._exploration.act(logits, scale, weights.random_share, std)
             try:
                 step = self._world.step(actions)
@@ -132,6 +133,7 @@ class Collector:
                 ended += int(whole.sum())
                 return_sums += self._returns[whole].sum(axis=0)
                 self._returns[over] = 0.0
+                self._memory[over] = 0.0
                 self._exploration.reset(over)
         records = block[:steps_done]
         # Once False it stays False: most worlds pay for this check in their first chunk only.
@@ -150,6 +152,8 @@ class Collector:
         state: State = {"obs": self._obs.copy(), "returns": self._returns.copy()}
         if self._global_state is not None:
             state["global_state"] = self._global_state.copy()
+        if self._memory.size:
+            state["memory"] = self._memory.copy()
         state |= with_prefix("exploration", self._exploration.state())
         if isinstance(self._world, Restorable):
             state |= with_prefix("world", self._world.state())
@@ -168,6 +172,8 @@ class Collector:
         self._obs = np.empty_like(self._obs)
         copy_into(self._obs, state["obs"])
         copy_into(self._returns, state["returns"])
+        if self._memory.size:
+            copy_into(self._memory, state["memory"])
         if self._global_state is not None:
             copy_into(self._global_state, state["global_state"])
         return True

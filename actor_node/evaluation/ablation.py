@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from actor_node.evaluation.evaluate import bootstrap_interval, play
 from actor_node.evaluation.rollouts.episodes import ignore_progress
+from common.policy.episodes import EpisodePolicy
 from common.policy.heads import Floats
 from common.policy.network import Policy
 from common.run.run import NetworkSpec, Run
@@ -49,9 +50,9 @@ class AlteredPolicy(Policy):
         super().__init__(players, network, flat)
         self._alter = alter
 
-    def act(self, obs: Floats) -> Floats:
+    def act(self, obs: Floats, memory: Floats | None = None) -> Floats:
         """Returns the changed joint actions `[copies, sum action]`."""
-        actions = super().act(obs)
+        actions = super().act(obs, memory)
         self._alter(actions)
         return actions
 
@@ -75,7 +76,7 @@ def ablate(run: Run, flat: Floats, episodes: int, seed: int) -> list[Ablation]:
 
     def returns(alter: Alter) -> Mapping[str, Returns]:
         policy = AlteredPolicy(run.players, run.spec.network, flat, alter)
-        return _by_side(run.joint, play(world, policy, episodes, seed, ignore_progress))
+        return _by_side(run.joint, play(world, EpisodePolicy(policy), episodes, seed, ignore_progress))
 
     unchanged = returns(lambda _: None)
     ablations = []

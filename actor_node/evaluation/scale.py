@@ -52,8 +52,8 @@ def measure_scale(
         if each.name not in measured:
             one = evaluate_team(run, each, options.episodes, found.seed, task, options=options, watcher=watcher)
             measured[each.name] = Reference(each.name, one.episodes, one.return_mean, one.return_ci95)
-    this = Estimate(found.return_mean, found.return_ci95)
-    return [_scale("", "", this, [measured[each.name] for each in teams])]
+    measured_team = Estimate(found.return_mean, found.return_ci95)
+    return [_scale("", "", measured_team, [measured[each.name] for each in teams])]
 
 
 def references(run: Run, seed: int) -> list[Team]:
@@ -88,23 +88,23 @@ def _against_opponents(
             rollouts = run_rollouts(rollout, options, watcher).rollouts
             returns = estimate(side_returns(run.joint, rollouts)[side], seed)
             rows.append(Reference(each.name, len(rollouts.returns), returns.mean, returns.ci95))
-        this, *others = rows
-        found.append(_scale(side, opponents.name, Estimate(this.return_mean, this.return_ci95), others))
+        first, *others = rows
+        found.append(_scale(side, opponents.name, Estimate(first.return_mean, first.return_ci95), others))
     return found
 
 
-def _scale(side: str, opponents: str, this: Estimate, rows: list[Reference]) -> SideScale:
+def _scale(side: str, opponents: str, team: Estimate, rows: list[Reference]) -> SideScale:
     """Returns the scale of one side, with the position between random actions and the best team if it is better."""
     by_name = {row.name: row for row in rows}
     low, top = by_name[RANDOM], by_name.get(SCRIPTED, by_name.get(FROZEN))
     fraction = None
     if top is not None and top.return_ci95[0] > low.return_ci95[1]:
-        fraction = (this.mean - low.return_mean) / (top.return_mean - low.return_mean)
+        fraction = (team.mean - low.return_mean) / (top.return_mean - low.return_mean)
     return SideScale(
         side=side,
         opponents=opponents,
-        return_mean=this.mean,
-        return_ci95=this.ci95,
+        return_mean=team.mean,
+        return_ci95=team.ci95,
         references=rows,
         top=top.name if top is not None and fraction is not None else "",
         fraction=fraction,

@@ -123,16 +123,15 @@ def _refer(_agent: int, obs: Floats) -> Intent:
 
 def _listen(landmarks: Floats, message: Floats, velocity: Floats) -> Float32s:
     """Returns the thrust towards the landmark of the message; towards their middle before there is a message."""
-    targets = landmarks.reshape(-1, 3, 2)
-    goal = targets[np.arange(len(targets)), np.minimum(message.argmax(axis=1), 2)]
+    positions = landmarks.reshape(-1, 3, 2)
+    goal = positions[np.arange(len(positions)), np.minimum(message.argmax(axis=1), 2)]
     has_spoken = message.max(axis=1, keepdims=True) > 0.0
-    return _towards(np.where(has_spoken, goal, targets.mean(axis=1)), velocity)
+    return _towards(np.where(has_spoken, goal, positions.mean(axis=1)), velocity)
 
 
 def _towards(goal: Floats, velocity: Floats) -> Float32s:
     """Returns the thrust towards a relative position."""
-    wanted = _STIFFNESS * goal - _DAMPING * velocity
-    return np.clip(wanted, -1.0, 1.0).astype(np.float32, copy=False)
+    return np.clip(_STIFFNESS * goal - _DAMPING * velocity, -1.0, 1.0).astype(np.float32)
 
 
 def _directions(thrust: Float32s, *, soft: bool) -> Floats:
@@ -144,5 +143,5 @@ def _directions(thrust: Float32s, *, soft: bool) -> Floats:
     if soft:
         return found
     found[:, 0] = _LEAST_THRUST
-    best: Floats = np.eye(MOVES, dtype=np.float32)[found.argmax(axis=1)]
-    return best
+    chosen: Floats = np.eye(MOVES, dtype=np.float32)[found.argmax(axis=1)]
+    return chosen

@@ -27,6 +27,7 @@ from actor_node.evaluation.scripted import scripted_team
 from actor_node.evaluation.task import changed_world_options, short_name
 from actor_node.opponents import frozen_team
 from common.errors import ConfigError
+from common.policy.episodes import EpisodePolicy
 from common.policy.file import PolicyFile, load_policy
 from common.policy.heads import Floats, segments
 from common.policy.masks import ActionMasks, allowed
@@ -71,18 +72,27 @@ class SampledPolicy:
 
     def __init__(self, players: PlayersSpec, network: NetworkSpec, flat: Floats, seed: int) -> None:
         self._policy = Policy(players, network, flat)
+        self._episodes = EpisodePolicy(self._policy, self._sample)
         self._rng = RowGenerators(seed)
 
     def start_episode(self, row: int, seed: int) -> None:
         """Seeds the generator of one row: the episode's seed determines its random numbers."""
         self._rng.start_episode(row, seed)
 
+    def start_episodes(self) -> None:
+        """Starts new episodes in all copies."""
+        self._episodes.start_episodes()
+
     def act(self, obs: Floats) -> Floats:
         """Returns joint actions `[copies, sum action]`."""
+        return self._episodes.act(obs)
+
+    def _sample(self, obs: Floats, memory: Floats) -> Floats:
         return self._policy.sample(
             obs,
             gumbel=lambda size: self._rng.draw(len(obs), lambda rng, rows: rng.gumbel(size=(rows, size))),
             normal=lambda size: self._rng.draw(len(obs), lambda rng, rows: rng.standard_normal((rows, size))),
+            memory=memory,
         )
 
 
@@ -241,7 +251,7 @@ def trained_team(name: str, stored: PolicyFile) -> Team:
     if has_choices or is_soft or players.gaussian_columns:
         make_sampled = partial(SampledPolicy, players, network, stored.flat, run.spec.seed)
     return Team(
-        name, run.spec.algorithm.name, stored.updates, stored.digest, partial(_return_actor, policy), make_sampled
+        name, run.spec.algorithm.name, stored.updates, stored.digest, partial(EpisodePolicy, policy), make_sampled
     )
 
 

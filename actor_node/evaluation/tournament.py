@@ -26,6 +26,7 @@ from actor_node.evaluation.rollouts.episodes import (
     RolloutStats,
     Watcher,
     ignore_progress,
+    start_episodes,
 )
 from actor_node.evaluation.rollouts.rollout import PlayOptions, RolloutTask, run_rollouts
 from actor_node.evaluation.task import FOREIGN_DYNAMICS, EvalTask, short_name
@@ -105,6 +106,11 @@ class CrossPlay:
         for team in (self._first, self._second):
             if isinstance(team, StochasticTeam):
                 team.start_episode(row, seed)
+
+    def start_episodes(self) -> None:
+        """Starts new episodes in all copies."""
+        for team in (self._first, self._second):
+            start_episodes(team)
 
     def act(self, obs: Floats) -> Floats:
         """Returns joint actions `[copies, sum action]`."""

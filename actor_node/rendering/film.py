@@ -26,6 +26,7 @@ from actor_node.evaluation.task import reference_world
 from actor_node.rendering.captions import Messages, Panel, draw_panels
 from actor_node.rendering.encoders import film_kind
 from common.errors import ConfigError, ShoalError, WorldError
+from common.policy.episodes import EpisodePolicy
 from common.policy.file import load_policy
 from common.policy.network import Policy
 from common.run.directory import RunDirectory
@@ -159,7 +160,7 @@ class FilmedRun:
         stored = load_policy(directory.policy_file)
         self.run = stored.run
         self.name = directory.path.resolve().name
-        self._policy = Policy(self.run.players, self.run.spec.network, stored.flat)
+        self._team = EpisodePolicy(Policy(self.run.players, self.run.spec.network, stored.flat))
         self._sides = _membership(self.run)
         self._world, environments = _open_world(self.run)
         if with_sides(self._world.spec, self.run.spec.network.sides) != self.run.joint.without_state:
@@ -196,10 +197,11 @@ class FilmedRun:
         totals = np.zeros(len(self.run.joint.sides))
         self._camera.taken.clear()
         obs = self._world.reset([seed])
+        self._team.start_episodes()
         shots = [Shot(*self._camera.taken[0], 0, tuple(totals))]
         while len(shots) <= steps:
             self._camera.taken.clear()
-            step = self._world.step(self._policy.act(obs))
+            step = self._world.step(self._team.act(obs))
             totals += self._sides @ step.reward[0]
             # If the episode is over, the world has been reset, and the reset's picture is the second. A vectorised
             # world resets inside its step, so that its last picture shows the next episode.

@@ -1,7 +1,9 @@
 """The policy file `policy.safetensors`: every player's policy, with the run in the metadata.
 
 Tensors `{player}/{layer}/weight` [inputs, outputs] and `{player}/{layer}/bias` [outputs], and, in hidden layers with
-layer normalisation, `{player}/{layer}/norm_gain` [outputs] and `{player}/{layer}/norm_bias` [outputs], float32; a
+layer normalisation, `{player}/{layer}/norm_gain` [outputs] and `{player}/{layer}/norm_bias` [outputs]. The gated
+recurrent unit of a recurrent policy is the last layer but one, with weight [inputs, 3 units], bias [3 units],
+`{player}/{layer}/recurrent_weight` [units, 3 units] and `{player}/{layer}/recurrent_bias` [3 units]. All are float32. A
 player is an agent, or a side that learns as one (`{side}-team`), as in `Run.players`. The metadata contains `run` (a
 Run as JSON, whose `spec.network` names the activation; files without it have ReLU networks), `version` (of the weights)
 and `updates`. The file is read and written with numpy and without pickle.

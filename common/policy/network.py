@@ -6,12 +6,22 @@ Each player has one small network from its own observation to one logit per numb
     obs -> hidden layers -> linear -> logits         hidden layer: linear -> layer norm (if set) -> activation
                                  `--> standard deviations, one for each Box number of a stochastic player
 
+In a recurrent policy (`network.recurrent`) the last hidden layer is a gated recurrent unit, whose state is the policy's
+memory of its episode. The caller owns the memory `[copies, memory_dim]`, which `Policy` updates in place at each step,
+and sets the rows of copies whose episode starts to zero:
+
+    memory = np.zeros((copies, policy.memory_dim), np.float32)
+    actions = policy.act(obs, memory)
+    memory[step.episode_over] = 0.0
+
 A stochastic player (`masac`, `isac`) has further outputs after its logits (common/policy/gaussian.py). Without
 exploration it acts by its logits alone, as all players do.
 
 Flat layout (float32): player by player in spec order, layer by layer. A layer has its weight `[inputs, outputs]`
 row-major, its bias `[outputs]`, and, in hidden layers with layer normalisation, the norm's gain `[outputs]` and the
-norm's bias `[outputs]`. The learner's torch forward pass agrees with this one within 1e-6 relative.
+norm's bias `[outputs]`. A gated recurrent unit has its weight `[inputs, 3 units]`, its bias `[3 units]`, its recurrent
+weight `[units, 3 units]` and its recurrent bias `[3 units]`, gate by gate: reset, update, candidate. The learner's
+torch forward pass agrees with this one within 1e-6 relative.
 """
 
 from __future__ import annotations
@@ -64,8 +74,55 @@ class Layer(NamedTuple):
         return x
 
 
+class GruLayer(NamedTuple):
+    """A gated recurrent unit (Cho et al. 2014, arXiv 1406.1078) of U units, in the form that torch has too.
+
+    reset = sigmoid(x W_r + b_r + h V_r + c_r)          candidate = tanh(x W_n + b_n + reset * (h V_n + c_n))
+    update = sigmoid(x W_z + b_z + h V_z + c_z)         h' = (1 - update) * candidate + update * h
+    """
+
+    weight: Floats
+    """`[inputs, 3 U]`: W, gate by gate."""
+    bias: Floats
+    """`[3 U]`: b."""
+    recurrent_weight: Floats
+    """`[U, 3 U]`: V."""
+    recurrent_bias: Floats
+    """`[3 U]`: c."""
+
+    @property
+    def units(self) -> int:
+        """Number of units U."""
+        return len(self.recurrent_weight)
+
+    def forward(self, x: Floats, memory: Floats) -> Floats:
+        """Returns the new memory `[rows, U]`, which is the layer's output too, for inputs `[rows, inputs]`."""
+        units = self.units
+        new, old = x @ self.weight + self.bias, memory @ self.recurrent_weight + self.recurrent_bias
+        gates = _sigmoid(new[:, : 2 * units] + old[:, : 2 * units])
+        reset, update = gates[:, :units], gates[:, units:]
+        candidate: Floats = np.tanh(new[:, 2 * units :] + reset * old[:, 2 * units :])
+        return candidate + update * (memory - candidate)
+
+
+def _sigmoid(x: Floats) -> Floats:
+    # By tanh, which overflows for no number.
+    result: Floats = np.tanh(x * x.dtype.type(0.5)) * x.dtype.type(0.5) + x.dtype.type(0.5)
+    return result
+
+
+def memory_units(network: NetworkSpec) -> int:
+    """Returns the number of units of each policy's memory; 0 if policies are not recurrent."""
+    return network.policy_hidden[-1] if network.recurrent else 0
+
+
+def memory_dim(players: PlayersSpec, network: NetworkSpec) -> int:
+    """Returns the length of the memory of all policies, player by player; 0 if they are not recurrent."""
+    return len(players.agents) * memory_units(network)
+
+
 def layer_shapes(player: PlayerSpec, network: NetworkSpec) -> list[tuple[int, int]]:
-    """Returns (inputs, outputs) of each layer of a player's policy."""
+    """Returns (inputs, outputs) of each layer of a player's policy; a gated recurrent unit counts as one layer."""
     return list(pairwise((player.obs_dim, *network.policy_hidden, player.output_dim)))
 
 
@@ -74,7 +131,11 @@ def parameter_shapes(player: PlayerSpec, network: NetworkSpec) -> dict[str, tupl
     shapes: dict[str, tuple[int, ...]] = {}
     for i, (inputs, outputs) in enumerate(layer_shapes(player, network)):
         shapes |= {f"{i}/weight": (inputs, outputs), f"{i}/bias": (outputs,)}
-        if network.policy_layer_norm and i < len(network.policy_hidden):
+        if network.recurrent and i == len(network.policy_hidden) - 1:
+            gates = 3 * outputs
+            shapes |= {f"{i}/weight": (inputs, gates), f"{i}/bias": (gates,)}
+            shapes |= {f"{i}/recurrent_weight": (outputs, gates), f"{i}/recurrent_bias": (gates,)}
+        elif network.policy_layer_norm and i < len(network.policy_hidden):
             shapes |= {f"{i}/norm_gain": (outputs,), f"{i}/norm_bias": (outputs,)}
     return shapes
 
@@ -104,15 +165,50 @@ def named_parameters(flat: Floats, players: PlayersSpec, network: NetworkSpec) -
     return policies
 
 
-def unflatten(flat: Floats, players: PlayersSpec, network: NetworkSpec) -> list[list[Layer]]:
+class PolicyLayers(NamedTuple):
+    """The layers of one player's policy up to the logits, as views of the flat weights."""
+
+    hidden: list[Layer]
+    """The hidden layers before the gated recurrent unit, or all of them if there is none."""
+    gru: GruLayer | None
+    last: Layer
+    """The layer to the logits."""
+
+    @property
+    def first(self) -> Layer | GruLayer:
+        """The layer that reads the observation."""
+        return self.hidden[0] if self.hidden else self.gru or self.last
+
+    def hidden_outputs(self, obs: Floats, memory: Floats | None = None) -> list[Floats]:
+        """Returns the outputs of each hidden layer `[rows, units]` for the player's observations `[rows, obs]`.
+
+        memory: `[rows, units]`, updated in place; None for a policy that is not recurrent, else ValueError.
+        """
+        x, outputs = obs, []
+        for layer in self.hidden:
+            x = layer.forward(x)
+            outputs.append(x)
+        if self.gru is not None:
+            if memory is None:
+                raise ValueError("the policies are recurrent: pass the memory of their episodes")
+            memory[:] = x = self.gru.forward(x, memory)
+            outputs.append(x)
+        return outputs
+
+
+def unflatten(flat: Floats, players: PlayersSpec, network: NetworkSpec) -> list[PolicyLayers]:
     """Returns each player's layers up to the logits, as views of the flat weights; ValueError for a wrong length."""
-    hidden = len(network.policy_hidden)
-    policies = [
-        [_layer(parameters, i, network.activation if i < hidden else None) for i in range(hidden + 1)]
-        for parameters in named_parameters(flat, players, network)
-    ]
-    for player, layers in zip(players.agents, policies, strict=True):
-        layers[-1] = Layer(layers[-1].weight[:, : player.action_dim], layers[-1].bias[: player.action_dim])
+    depth = len(network.policy_hidden)
+    policies: list[PolicyLayers] = []
+    for player, parameters in zip(players.agents, named_parameters(flat, players, network), strict=True):
+        hidden = [_layer(parameters, i, network.activation) for i in range(depth - (network.recurrent is not None))]
+        gru = None
+        if network.recurrent:
+            kinds = ("weight", "bias", "recurrent_weight", "recurrent_bias")
+            gru = GruLayer(*(parameters[f"{depth - 1}/{kind}"] for kind in kinds))
+        weight, bias = parameters[f"{depth}/weight"], parameters[f"{depth}/bias"]
+        last = Layer(weight[:, : player.action_dim], bias[: player.action_dim])
+        policies.append(PolicyLayers(hidden, gru, last))
     return policies
 
 
@@ -148,6 +244,9 @@ class Policy:
     Example:
         policy = Policy(run.players, run.spec.network, weights.flat)
         actions = policy.act(obs)  # [copies, sum obs] -> [copies, sum action]
+
+    Methods of recurrent policies also take the memory `[copies, memory_dim]` of the copies' episodes, which they update
+    in place; ValueError without it.
     """
 
     def __init__(self, players: PlayersSpec, network: NetworkSpec, flat: Floats) -> None:
@@ -159,41 +258,43 @@ class Policy:
         self._std_layers = std_layers(flat, players, network)
         self._gaussian_columns = list(players.gaussian_columns)
         self._masks = ActionMasks(players.mask_columns)
+        units = memory_units(network)
+        self.memory_dim = memory_dim(players, network)
+        """Length of the memory of all policies; 0 if they are not recurrent."""
+        self._memory_columns = [slice(i * units, (i + 1) * units) for i in range(len(players.agents))]
 
-    def logits(self, obs: Floats) -> Floats:
+    def logits(self, obs: Floats, memory: Floats | None = None) -> Floats:
         """Returns the networks' outputs `[copies, sum action]` for joint observations `[copies, sum obs]`.
 
         Those of forbidden choices are lowered by `FORBIDDEN` (common/policy/masks.py).
         """
-        return self.outputs(obs).logits
+        return self.outputs(obs, memory).logits
 
-    def outputs(self, obs: Floats) -> PolicyOutputs:
+    def outputs(self, obs: Floats, memory: Floats | None = None) -> PolicyOutputs:
         """Returns the logits and standard deviations of all policies for joint observations `[copies, sum obs]`."""
         out = np.empty((len(obs), self._action_dim), np.float32)
         stds: list[Floats] = []
-        by_player = zip(self._columns, self._layers, self._std_layers, strict=True)
-        for (observed, acted), (*hidden, last), std_layer in by_player:
-            x = obs[:, observed]
-            for layer in hidden:
-                x = layer.forward(x)
+        by_player = zip(self._columns, self._layers, self._std_layers, self._memory_columns, strict=True)
+        for (observed, acted), layers, std_layer, remembered in by_player:
+            x = layers.hidden_outputs(obs[:, observed], None if memory is None else memory[:, remembered])[-1]
             logits = out[:, acted]
-            np.matmul(x, last.weight, out=logits)
-            logits += last.bias
+            np.matmul(x, layers.last.weight, out=logits)
+            logits += layers.last.bias
             if len(std_layer.bias):
                 stds.append(std(std_layer.forward(x)))
         return PolicyOutputs(self._masks.lower(out, obs), np.concatenate(stds, axis=1) if stds else None)
 
-    def act(self, obs: Floats) -> Floats:
+    def act(self, obs: Floats, memory: Floats | None = None) -> Floats:
         """Returns the joint actions `[copies, sum action]` for joint observations, without exploration."""
-        return self._heads(self.logits(obs))
+        return self._heads(self.logits(obs, memory))
 
-    def sample(self, obs: Floats, gumbel: Draw, normal: Draw) -> Floats:
+    def sample(self, obs: Floats, gumbel: Draw, normal: Draw, memory: Floats | None = None) -> Floats:
         """Returns joint actions drawn from the policies: choices, soft vectors, and Box parts of stochastic players.
 
         Other Box parts are as in `act`. gumbel, normal: return standard Gumbel and Gaussian noise `[copies, n]` for n
         numbers of the joint action.
         """
-        logits, deviations = self.outputs(obs)
+        logits, deviations = self.outputs(obs, memory)
         for segment in self._heads.segments:
             if segment.kind in ("choice", "soft"):
                 # The argmax of logits with Gumbel noise is a sample from their softmax, their softmax a soft sample.

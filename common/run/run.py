@@ -78,6 +78,9 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the first parameters of policies and of mlp critics are drawn: uniform, weights and biases within
     1 / sqrt(inputs) of zero, as torch does; or xavier, weights within sqrt(6 / (inputs + outputs)) (Glorot and Bengio
     2010) and biases of zero."""
+    recurrent: Literal["gru"] | None = None
+    """Memory of policies and critics within an episode: none, or gru, where a gated recurrent unit is the last hidden
+    layer of each (Cho et al. 2014). The learner then trains on sequences (replay.sequence_steps)."""
     share_policies: bool = True
     """Let neighbouring agents of one role (agent_0, agent_1, ...) share one policy."""
     share_critics: bool = True
@@ -143,9 +146,14 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     action_regularisation: NonNegative = 1e-3
     """Weight of mean(logits^2) in the policy loss, as in openai/maddpg; 0 disables it."""
     policy_weight_decay: NonNegative = 0.0
-    """Weight decay of policies: this multiple of the weights is added to the gradient; 0 disables it."""
+    """Weight decay of policies: this multiple of the weights is added to the gradient, or subtracted from the weights
+    (decoupled_weight_decay); 0 disables it."""
     critic_weight_decay: NonNegative = 0.0
-    """Weight decay of critics: this multiple of the weights is added to the gradient; 0 disables it."""
+    """Weight decay of critics: this multiple of the weights is added to the gradient, or subtracted from the weights
+    (decoupled_weight_decay); 0 disables it."""
+    decoupled_weight_decay: bool = False
+    """Subtract the weight decays times the learning rate from the weights instead of adding them to the gradient
+    (AdamW; Loshchilov and Hutter 2019)."""
     reward_scale: Positive = 1.0
     """Factor on rewards before critics learn them. Rewards are never shifted, because that would change the task."""
     team_spirit: Fraction = 0.0
@@ -264,6 +272,12 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error."""
     importance_exponent: Fraction = 0.4
     """Initial importance-sampling exponent beta (Schaul et al. 2016), 0 = no correction; rises to 1 over the budget."""
+    sequence_steps: Annotated[int, Meta(ge=1, le=1_000)] = 16
+    """Length of the sequences that recurrent policies learn from [environment steps]; batch must be a multiple of it.
+    Ignored without network.recurrent."""
+    burn_in: Annotated[int, Meta(ge=0, le=1_000)] = 16
+    """Steps before each sequence that only compute the memory of recurrent policies, which starts at zero there
+    [environment steps] (Kapturowski et al. 2019); 0 = none. Ignored without network.recurrent."""
 
     @property
     def is_auto(self) -> bool:
@@ -366,10 +380,20 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     " choose squared or huber, or set network.critic to mlp, set or attention"
                 )
         _check_sampler(self.replay)
+        if self.network.recurrent:
+            _check_sequences(self.replay, self.algorithm, self.network)
         if self.replay.min_size > self.replay.capacity:
             raise ValueError(
                 f"replay.min_size = {self.replay.min_size}: more than replay.capacity = {self.replay.capacity}"
             )
+
+    @property
+    def batch_rows(self) -> int:
+        """Number of records that carry a batch: `replay.batch`, and of recurrent policies the burn-in besides."""
+        replay = self.replay
+        if not self.network.recurrent:
+            return replay.batch
+        return replay.batch // replay.sequence_steps * (replay.burn_in + replay.sequence_steps)
 
 
 def _check_algorithm(algorithm: AlgorithmSpec) -> None:
@@ -403,6 +427,37 @@ def _check_sampler(replay: ReplaySpec) -> None:
         raise ValueError(
             f"replay.priority_exponent = {replay.priority_exponent:g}: only the sampler {UNIFORM} uses priorities, not"
             f" {shorten(replay.sampler)}; set one of both"
+        )
+
+
+def _check_sequences(replay: ReplaySpec, algorithm: AlgorithmSpec, network: NetworkSpec) -> None:
+    """Raises ValueError for settings that exclude sequences, which recurrent policies learn from."""
+    steps = replay.sequence_steps
+    if replay.batch % steps:
+        multiple = max(1, round(replay.batch / steps)) * steps
+        raise ValueError(
+            f"replay.batch = {replay.batch}: recurrent policies learn from sequences of replay.sequence_steps = {steps}"
+            f" steps, so the batch must be a multiple of {steps}; set replay.batch={multiple}"
+        )
+    if replay.priority_exponent:
+        raise ValueError(
+            f"replay.priority_exponent = {replay.priority_exponent:g}: the sequences of recurrent policies are drawn"
+            " uniformly; set replay.priority_exponent=0, or network.recurrent=none"
+        )
+    if replay.sampler != UNIFORM:
+        raise ValueError(
+            f"replay.sampler = {shorten(replay.sampler)}: the sequences of recurrent policies are drawn uniformly; set"
+            f" replay.sampler={UNIFORM}, or network.recurrent=none"
+        )
+    if algorithm.is_user_class:
+        raise ValueError(
+            f"algorithm.name = {shorten(repr(algorithm.name))}: a class of your own cannot learn recurrent policies;"
+            " name an algorithm of Shoal, or set network.recurrent=none"
+        )
+    if network.critic != MLP:
+        raise ValueError(
+            f"network.critic = {shorten(repr(network.critic))}: recurrent policies need critics of Shoal, which are"
+            f" recurrent too; set network.critic={MLP}, or network.recurrent=none"
         )
 
 

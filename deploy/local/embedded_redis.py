@@ -8,11 +8,9 @@ SIGKILL, the Linux kernel sends SIGTERM to the server; on other systems a shell 
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +21,7 @@ import redis
 
 from common.errors import ConfigError, ShoalError
 from common.process.logs import WaitLog
+from common.process.parent import end_with_parent
 from common.process.stop import Stop
 from common.run.run import Run
 from common.transitions import transition_dtype
@@ -35,9 +34,6 @@ REDIS_BASE_BYTES = 64 * 2**20
 """Memory for everything but transitions: pending commands, weights, counters, the server itself."""
 
 _log = logging.getLogger(__name__)
-# Loaded at import: loading it between fork and exec could deadlock on a lock of another thread.
-_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-_PR_SET_PDEATHSIG = 1
 _WATCHDOG = '"$@" & server=$!; read -r _; kill "$server"; wait "$server"'
 """Shell script that ends the server when standard input ends, which happens when the launcher ends."""
 
@@ -99,7 +95,7 @@ class EmbeddedRedis:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=partial(_end_with_parent, os.getpid()) if self._uses_parent_death_signal else None,  # noqa: PLW1509  (it acquires no lock)
+                preexec_fn=partial(end_with_parent, os.getpid()) if self._uses_parent_death_signal else None,  # noqa: PLW1509  (it acquires no lock)
             )
 
     def wait_ready(self, process: subprocess.Popen[bytes], stop: Stop) -> None:
@@ -165,11 +161,3 @@ def memory_limit(run: Run, available_bytes: int) -> int:
             int(max_bytes / MEMORY_FACTOR / transition_dtype(run.joint).itemsize),
         )
     return min(int(replay_bytes * MEMORY_FACTOR) + REDIS_BASE_BYTES, max_bytes)
-
-
-def _end_with_parent(parent: int) -> None:
-    """Runs in the child before exec: asks the kernel to end the server with the launcher."""
-    if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(1)

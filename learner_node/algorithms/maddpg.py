@@ -38,6 +38,7 @@ from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
 from learner_node.algorithms.actions import Actions
 from learner_node.networks.grouped import GroupedNetworks
+from learner_node.networks.grouped_gru import Memories, unrolled
 from learner_node.networks.groups import CriticGroups, PolicyGroups, position_of
 from learner_node.networks.make_networks import make_critics, make_policies
 from learner_node.networks.network_set import NetworkSet
@@ -77,6 +78,7 @@ class Maddpg(EngineBase):
         """
         super().__init__(agents, network, algorithm, seed, like, n_step=n_step)
         self.actions = Actions(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
+        self._n_step = n_step
         self._policy_groups = PolicyGroups(self.players, self.layout, like.device)
         self._critic_groups = CriticGroups(self.players, self.layout, network, like)
         self.bins = ValueBins(like) if algorithm.critic_loss == "hl_gauss" else None
@@ -103,7 +105,8 @@ class Maddpg(EngineBase):
         signals = self.mixer.signals(batch)
         row_weights = self.mixer.row_weights(batch, signals)
         target_q = self.td_target(batch, signals, row_weights)  # [N, B]
-        inputs = self.critic_inputs(batch.obs_action)
+        memories = [one.before for one in self._memories(self.critics.online, self._critic_groups, batch)]
+        inputs = self.critic_inputs(batch.obs_action, memories)
         target_q = target_q.index_select(0, self._critic_players)  # [C, B]
         if self.bins is None:
             td_error = self.q(self.critics.online, inputs) - target_q
@@ -115,7 +118,8 @@ class Maddpg(EngineBase):
         squared_norms = self.critics.descend(loss)
         policy = None
         if update_policies:
-            policy = self.update_policies(batch, inputs, row_weights)
+            # No gradient of the policy loss flows into the memories of critics.
+            policy = self.update_policies(batch, [rows.detach() for rows in inputs], row_weights)
             self.soft_update(self.algorithm.target_rate)
         return UpdateStats(
             self.layout,
@@ -134,11 +138,24 @@ class Maddpg(EngineBase):
 
         Lowe et al. 2017, equation 6. Only matd3 has the minimum and the noise.
         """
-        next_action = self.target_action(self.policy_logits(self.policies.target, batch.next_obs))
-        next_q = self.next_q(batch, self.with_target_noise(next_action), row_weights)
+        next_logits = self.lower_forbidden(self.next_outputs(self.policies.target, batch), batch.next_obs)
+        next_action = self.with_target_noise(self.target_action(next_logits))
+        return self.returns(batch, signals, self.next_q(batch, next_action, row_weights))
+
+    def returns(self, batch: LossBatch, signals: PlayerSignals, next_value: Tensor) -> Tensor:
+        """Returns `r_i + gamma * discount_i * V'_i` `[N, B]` for values V' of the next states `[N, B]`.
+
+        In sequences, up to `replay.n_step` rewards are summed before a value follows, fewer where a sequence ends. In
+        batches of single transitions, the replay server has summed them.
+        """
         # The discount is 0 where the player terminated. A time limit is not an end of the task: there the discount
         # stays 1, and the target bootstraps from next_obs, the true final observation.
-        return signals.reward.t() + self.algorithm.discount * signals.discount.t() * next_q
+        reward, discount = signals.reward.t(), self.algorithm.discount * signals.discount.t()
+        value = reward + discount * next_value
+        if batch.sequences is not None:
+            for _ in range(self._n_step - 1):
+                value = reward + discount * torch.where(batch.sequences.continues, value.roll(-1, 1), next_value)
+        return value
 
     def target_action(self, logits: Tensor) -> Tensor:
         """Returns mu'(o') `[B, U]` from the logits of the target policies."""
@@ -165,7 +182,8 @@ class Maddpg(EngineBase):
         next_action = _of_acting(next_action, row_weights.next_acting)
         next_state = [] if batch.next_state is None else [batch.next_state]
         next_input = torch.cat([batch.next_obs, next_action, *next_state], 1)
-        return self.min_q(self.q(self.critics.target, self.critic_inputs(next_input)))
+        memories = [one.after for one in self._memories(self.critics.target, self._critic_groups, batch)]
+        return self.min_q(self.q(self.critics.target, self.critic_inputs(next_input, memories)))
 
     def critic_loss(self, td_error: Tensor, batch: LossBatch, row_weights: RowWeights) -> Tensor:
         """Returns `E[(Q_i(x, a_1 .. a_N) - y_i)^2]`, summed over the critics (Lowe et al. 2017, equation 6).
@@ -220,7 +238,7 @@ class Maddpg(EngineBase):
         Q_i `[N, B]`. inputs: what the critics read of the batch.
         """
         obs = self.split(batch.obs_action)[0]
-        logits = self.policy_logits(self.policies.online, obs)
+        logits = self.lower_forbidden(self.current_outputs(self.policies.online, batch), obs)
         current = self.actions.differentiable(logits, self.gumbel_noise(len(logits)))
         q = self.q_of_current_actions(batch, inputs, current, row_weights)
         penalty, allowed_logits = self.logit_penalty(obs, logits, row_weights)
@@ -242,7 +260,8 @@ class Maddpg(EngineBase):
             # Departure, a setting: the other players act by their current policies (FACMAC, Peng et al. 2021).
             current = _of_acting(current, row_weights.acting)
             action = current.detach()
-            inputs = self.critic_inputs(torch.cat([obs, action, state], 1))
+            memories = [rows[..., -self.network.critic_hidden[-1] :] for rows in inputs] if batch.sequences else []
+            inputs = self.critic_inputs(torch.cat([obs, action, state], 1), memories)
         # Each Q_i sees the current action of player i, and the actions of all others in `action`.
         return self.q_of_player_actions(inputs, current - action)
 
@@ -269,18 +288,55 @@ class Maddpg(EngineBase):
     def policy_logits(self, policies: Sequence[GroupedNetworks], obs: Tensor) -> Tensor:
         """Returns the logits of all policies `[B, U]`; those of forbidden choices are lowered.
 
-        Huang and Ontanon 2022, arXiv 2006.14171: no softmax or argmax takes a forbidden choice.
+        ValueError if the policies are recurrent.
         """
-        return self.lower_forbidden(self.policy_outputs(policies, obs)[:, : self.players.action_dim], obs)
+        return self.lower_forbidden(self.policy_outputs(policies, obs), obs)
+
+    def current_outputs(self, policies: Sequence[GroupedNetworks], batch: LossBatch) -> Tensor:
+        """Returns the outputs of all policies `[B, U + L]` for the observations of a batch."""
+        memories = self._memories(policies, self._policy_groups, batch)
+        return self._policy_outputs(policies, batch.obs_action, [one.before for one in memories])
+
+    def next_outputs(self, policies: Sequence[GroupedNetworks], batch: LossBatch) -> Tensor:
+        """Returns the outputs of all policies `[B, U + L]` for the next observations of a batch."""
+        memories = self._memories(policies, self._policy_groups, batch)
+        return self._policy_outputs(policies, batch.next_obs, [one.after for one in memories])
 
     def policy_outputs(self, policies: Sequence[GroupedNetworks], obs: Tensor) -> Tensor:
-        """Returns the outputs of all policies `[B, U + L]`: logits, then those of stochastic players' Gaussians."""
-        outputs = [policy(rows) for policy, rows in zip(policies, self._policy_groups.inputs(obs), strict=True)]
+        """Returns the outputs of all policies `[B, U + L]`: logits, then those of stochastic players' Gaussians.
+
+        ValueError if the policies are recurrent.
+        """
+        if self.network.recurrent:
+            raise ValueError("the outputs of recurrent policies depend on earlier steps: use current_outputs")
+        return self._policy_outputs(policies, obs, [])
+
+    def _policy_outputs(self, policies: Sequence[GroupedNetworks], obs: Tensor, memories: Sequence[Tensor]) -> Tensor:
+        """memories: of recurrent policies before the step, group by group `[G, B * K, units]`; else empty."""
+        rows = _with_memories(self._policy_groups.inputs(obs), memories)
+        outputs = [policy(x) for policy, x in zip(policies, rows, strict=True)]
         return self._policy_groups.joint_outputs(outputs)
 
-    def lower_forbidden(self, logits: Tensor, obs: Tensor) -> Tensor:
-        """Returns logits `[B, U]`; those of choices that action masks forbid are lowered."""
-        allowed = self.allowed(obs)
+    def _memories(
+        self, networks: Sequence[GroupedNetworks], groups: PolicyGroups | CriticGroups, batch: LossBatch
+    ) -> list[Memories]:
+        """Returns the memories of recurrent networks before and after each row, group by group; else nothing."""
+        sequences = batch.sequences
+        if sequences is None:
+            return []
+        inputs = groups.inputs(batch.obs_action)
+        burn_in = groups.inputs(sequences.burn_in) if len(sequences.burn_in) else [rows[:, :0] for rows in inputs]
+        return [
+            unrolled(network, steps, earlier, len(group.users[0]), sequences.burn_in_valid)
+            for network, steps, earlier, group in zip(networks, inputs, burn_in, groups.groups, strict=True)
+        ]
+
+    def lower_forbidden(self, outputs: Tensor, obs: Tensor) -> Tensor:
+        """Returns the logits `[B, U]` of outputs `[B, U + L]`; those of choices that action masks forbid are lowered.
+
+        Huang and Ontanon 2022, arXiv 2006.14171: no softmax or argmax takes a forbidden choice.
+        """
+        logits, allowed = outputs[:, : self.players.action_dim], self.allowed(obs)
         return logits if allowed is None else logits - (1 - allowed) * FORBIDDEN
 
     def allowed(self, obs: Tensor) -> Tensor | None:
@@ -291,9 +347,12 @@ class Maddpg(EngineBase):
         allowed = obs.new_ones(len(obs), self.agents.action_dim)
         return allowed.index_copy_(1, action_columns, obs.index_select(1, obs_columns))
 
-    def critic_inputs(self, critic_input: Tensor) -> list[Tensor]:
-        """Returns what the critics of each group read of observations, actions and states side by side `[B, O+U+S]`."""
-        return self._critic_groups.inputs(critic_input)
+    def critic_inputs(self, critic_input: Tensor, memories: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Returns what the critics of each group read of observations, actions and states side by side `[B, O+U+S]`.
+
+        memories: of recurrent critics before the step, group by group `[G, B * K, units]`.
+        """
+        return _with_memories(self._critic_groups.inputs(critic_input), memories)
 
     def q(self, critics: Sequence[GroupedNetworks], inputs: Sequence[Tensor]) -> Tensor:
         """Returns `Q_i(x, a_1 .. a_N)` of all critics `[C, B]`; inputs: what they read, group by group."""
@@ -346,7 +405,7 @@ class Maddpg(EngineBase):
 
     @torch.no_grad()
     def logits(self, obs: Tensor) -> Tensor:
-        """Returns the policies' logits `[B, U]` for observations `[B, O]`."""
+        """Returns the policies' logits `[B, U]` for observations `[B, O]`; ValueError if they are recurrent."""
         return self.policy_logits(self.policies.online, obs)
 
     def policy_weights(self) -> npt.NDArray[np.float32]:
@@ -364,6 +423,8 @@ class Maddpg(EngineBase):
 
         Inputs and output are normalised, if the run normalises.
         """
+        if self.network.recurrent:
+            return []
         group, network, user = position_of(self._critic_groups.groups, self._critic_groups.computed[critic])
         return self.critics.online[group].of_user(network, user)
 
@@ -378,6 +439,11 @@ class Maddpg(EngineBase):
         outputs = [critic(rows) for critic, rows in zip(self._policy_critics, inputs, strict=True)]
         values = self._values(groups.policy_values(outputs))
         return values[: len(self.players.agents)]
+
+
+def _with_memories(inputs: list[Tensor], memories: Sequence[Tensor]) -> list[Tensor]:
+    """Returns the inputs of each group, followed by the memories of recurrent networks, if there are any."""
+    return [torch.cat(pair, 2) for pair in zip(inputs, memories, strict=True)] if memories else inputs
 
 
 def _of_acting(action: Tensor, acting: Tensor | None) -> Tensor:

@@ -36,7 +36,7 @@ from learner_node.algorithms.maddpg import Maddpg
 from learner_node.update.batches import LossBatch, RowWeights
 from learner_node.update.draws import gumbel_noise
 from learner_node.update.network_state import NetworkState
-from learner_node.update.optimiser import Adam
+from learner_node.update.optimiser import Adam, WeightDecay
 from learner_node.update.signals import PlayerSignals
 from learner_node.update.update_stats import PolicyStats
 
@@ -115,11 +115,11 @@ class Masac(Maddpg):
         Haarnoja et al. 2018, equations 3 and 5. Departure: the multi-step rewards of `replay.n_step` contain no
         entropies of the steps between.
         """
-        next_sample = self._sample(self._next_outputs(batch.next_obs), batch.next_obs)
+        next_sample = self._sample(self._next_outputs(batch), batch.next_obs)
         next_action = self.with_target_noise(self.actions.greedy(self._with_gumbel(next_sample.noisy_logits)))
         bonus = self.entropy_bonus(next_sample.entropy, row_weights.next_acting)
         next_v = self.next_q(batch, next_action, row_weights) + bonus
-        return signals.reward.t() + self.algorithm.discount * signals.discount.t() * next_v
+        return self.returns(batch, signals, next_v)
 
     def policy_loss(
         self, batch: LossBatch, inputs: Sequence[Tensor], row_weights: RowWeights
@@ -169,7 +169,7 @@ class Masac(Maddpg):
     def _policy_loss(self, batch: LossBatch, inputs: Sequence[Tensor], row_weights: RowWeights) -> _PolicyLoss:
         """Returns the loss of `policy_loss` with its intermediate results."""
         obs = self.split(batch.obs_action)[0]
-        sample = self._sample(self.policy_outputs(self.policies.online, obs), obs)
+        sample = self._sample(self.current_outputs(self.policies.online, batch), obs)
         current = self.actions.differentiable(sample.noisy_logits, self.gumbel_noise(len(obs)))
         q = self.q_of_current_actions(batch, inputs, current, row_weights)  # [C, B]
         # Deterministic players of other sides learn from their first critics, as in maddpg.py.
@@ -181,15 +181,15 @@ class Masac(Maddpg):
 
     # ---- the policies ---------------------------------------------------------------------------------------------
 
-    def _next_outputs(self, next_obs: Tensor) -> Tensor:
+    def _next_outputs(self, batch: LossBatch) -> Tensor:
         """Returns the outputs of the policies that choose the next actions `[B, U + G]`.
 
         Soft actor-critic has no target policies: the current policies choose (Haarnoja et al. 2018, equation 3).
         """
-        current = self.policy_outputs(self.policies.online, next_obs)
+        current = self.next_outputs(self.policies.online, batch)
         if self._all_stochastic:
             return current
-        return torch.where(self._is_stochastic_output, current, self.policy_outputs(self.policies.target, next_obs))
+        return torch.where(self._is_stochastic_output, current, self.next_outputs(self.policies.target, batch))
 
     def _sample(self, outputs: Tensor, obs: Tensor) -> Sample:
         """Draws the Box parts of stochastic players, from outputs of the policies `[B, U + G]`."""
@@ -233,7 +233,7 @@ class Temperatures:
     def __init__(self, rates: Sequence[float], initial: float, like: Tensor) -> None:
         """Starts at alpha = `initial`. rates: the factor on the learning rate of each."""
         self.log = like.new_full((len(rates),), math.log(initial))
-        self.adam = Adam(self.log, 0.0, None if set(rates) == {1.0} else torch.tensor(rates).to(like))
+        self.adam = Adam(self.log, WeightDecay(0.0), None if set(rates) == {1.0} else torch.tensor(rates).to(like))
 
     @property
     def by_network(self) -> Tensor:

@@ -28,7 +28,7 @@ ANSWER_TIMEOUT_S = 60.0
 
 def updates_per_second(trainer: Trainer, run: Run, device: Device, seconds: float) -> float | None:
     """Returns the updates a second on one batch in memory; None if they do not fit into the memory of a GPU."""
-    records = random_records(run.joint, run.spec.replay.batch)
+    records = random_records(run.joint, run.spec.batch_rows)
     batch = SampledBatch(device.pinned(records), complete=True)
     updater = _Updater(trainer, device)
     try:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from common.policy.heads import Floats, bounded_force, box_range, by_part, segments, softmax
 from common.policy.masks import FORBIDDEN, ActionMasks
-from common.policy.network import Layer
+from common.policy.network import Layer, PolicyLayers
 from common.spec import AgentSpec, Box, joint_spec
 
 Doubles = npt.NDArray[np.float64]
@@ -84,9 +84,11 @@ def critic_stats(name: str, layers: Sequence[Layer], rows: Floats) -> NetworkSta
     return NetworkStats(name, _distinct_rows(rows), tuple(h.shape[1] for h in hidden), _dead_fractions(layers, hidden))
 
 
-def policy_stats(player: AgentSpec, head: str, layers: Sequence[Layer], obs: Floats) -> NetworkStats:
-    """Returns a policy's statistics on its observations `[n, obs]`."""
-    hidden, logits = forward(layers, obs)
+def policy_stats(
+    player: AgentSpec, head: str, layers: PolicyLayers, hidden: Sequence[Floats], obs: Floats
+) -> NetworkStats:
+    """Returns a policy's statistics on its observations `[n, obs]`; hidden: the outputs of each hidden layer."""
+    logits = layers.last.forward(hidden[-1])
     logits = ActionMasks(player.local_mask_columns).lower(logits, obs)
     squashed, choices = _squashed_and_choices(player, head, logits)
     tops = [part.max(axis=-1).ravel() for part in choices]
@@ -96,7 +98,7 @@ def policy_stats(player: AgentSpec, head: str, layers: Sequence[Layer], obs: Flo
         player.name,
         _distinct_rows(obs),
         tuple(h.shape[1] for h in hidden),
-        _dead_fractions(layers, hidden),
+        _dead_fractions(layers.hidden, hidden),
         size,
         float(np.mean(np.concatenate(squashed) > SATURATED)) if squashed else None,
         float(np.mean(np.concatenate(tops))) if tops else None,
@@ -173,9 +175,9 @@ def _distinct_rows(rows: Floats) -> int:
 
 
 def _dead_fractions(layers: Sequence[Layer], hidden: Sequence[Floats]) -> tuple[float, ...]:
-    if layers[0].activation != "relu":
-        return ()
-    return tuple(float(np.mean(~(layer > 0.0).any(axis=0))) for layer in hidden)
+    """Returns the fraction of units that are never active, of each layer with ReLU."""
+    relu = [outputs for layer, outputs in zip(layers, hidden, strict=False) if layer.activation == "relu"]
+    return tuple(float(np.mean(~(outputs > 0.0).any(axis=0))) for outputs in relu)
 
 
 def _squashed_and_choices(player: AgentSpec, head: str, logits: Floats) -> tuple[list[Floats], list[Floats]]:

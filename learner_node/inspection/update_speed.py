@@ -256,7 +256,7 @@ def policy_in_torch(players: PlayersSpec, network: NetworkSpec, flat: Floats) ->
     for agent, layers in zip(players.agents, unflatten(flat, players, network), strict=True):
         module = _mlp(agent.obs_dim, *network.policy_hidden, agent.action_dim)
         linear = [layer for layer in module if isinstance(layer, nn.Linear)]
-        for layer, loaded in zip(linear, layers, strict=True):
+        for layer, loaded in zip(linear, (*layers.hidden, layers.last), strict=True):
             layer.weight.data, layer.bias.data = torch.tensor(loaded.weight.T), torch.tensor(loaded.bias)
         modules.append(module)
     boxes = [part for agent in players.agents for part in agent.parts if isinstance(part, Box)]

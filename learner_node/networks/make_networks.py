@@ -15,6 +15,7 @@ from common.spec import PlayersSpec
 from learner_node.networks.agent_sets import AgentSets
 from learner_node.networks.critic_input import critic_input
 from learner_node.networks.grouped import GroupedNetworks
+from learner_node.networks.grouped_gru import GroupedGru, gru_shapes
 from learner_node.networks.grouped_mlp import GroupedLayer, GroupedMlp
 from learner_node.networks.groups import Group
 from learner_node.networks.mixing_critics import MixingCritics
@@ -24,7 +25,7 @@ from learner_node.networks.set_critics import SetCritics
 from learner_node.networks.user_critics import UserCritics, flat_parameters, make_critic
 from learner_node.update.draws import initial_weights
 from learner_node.update.layout import NetworkLayout
-from learner_node.update.optimiser import ClipRule
+from learner_node.update.optimiser import ClipRule, WeightDecay
 
 _MakeGroup = Callable[[Group], tuple[GroupedNetworks, list[Tensor]]]
 """Returns the module of a group, and the initial parameters of each of its networks."""
@@ -41,9 +42,11 @@ def make_policies(
 ) -> NetworkSet:
     """Returns the policies of all players."""
     shapes = [layer_shapes(player, network) for player in players.agents]
-    make = partial(_mlps, network, shapes, layer_norm=network.policy_layer_norm, seed=(seed, 0), like=like)
+    make = partial(_layered, network, shapes, layer_norm=network.policy_layer_norm, seed=(seed, 0), like=like)
     sides = [player.team for player in players.agents]
-    return _make_set(groups, make, sides, algorithm, algorithm.policy_weight_decay)
+    return _make_set(
+        groups, make, sides, algorithm, WeightDecay(algorithm.policy_weight_decay, algorithm.decoupled_weight_decay)
+    )
 
 
 def make_critics(
@@ -63,7 +66,7 @@ def make_critics(
         shapes = [
             list(pairwise((len(critic.input_columns), *network.critic_hidden, outputs))) for critic in layout.critics
         ]
-        make = partial(_mlps, network, shapes, layer_norm=network.critic_layer_norm, seed=(seed, 1), like=like)
+        make = partial(_layered, network, shapes, layer_norm=network.critic_layer_norm, seed=(seed, 1), like=like)
     elif network.critic in SET_CRITICS:
         sets = AgentSets(players, layout, network)
         make = partial(_set_critics, sets, network, layout.critic_outputs, seed=(seed, 1), like=like)
@@ -74,10 +77,12 @@ def make_critics(
     if any(layout.mixing):
         make = partial(_mixing_or_else, make, players, layout, network, seed=(seed, 1), like=like)
     sides = [players.agents[critic.player].team for critic in layout.critics]
-    return _make_set(groups, make, sides, algorithm, algorithm.critic_weight_decay)
+    return _make_set(
+        groups, make, sides, algorithm, WeightDecay(algorithm.critic_weight_decay, algorithm.decoupled_weight_decay)
+    )
 
 
-def _mlps(
+def _layered(
     network: NetworkSpec,
     shapes: Sequence[Sequence[tuple[int, int]]],
     group: Group,
@@ -87,18 +92,21 @@ def _mlps(
     like: Tensor,
 ) -> tuple[GroupedNetworks, list[Tensor]]:
     """shapes: the layers of each user (policy or critic)."""
+    make = GroupedGru if network.recurrent else GroupedMlp
+    maps = [gru_shapes(one) if network.recurrent else one for one in shapes]
     first_users = [users[0] for users in group.users]
     sets = len(group.users[0]) if network.tell_apart else 1
-    module = GroupedMlp(
+    module = make(
         len(group.networks),
-        shapes[first_users[0]],
+        maps[first_users[0]],
         sets,
         like,
         activation=network.activation,
         layer_norm=layer_norm,
     )
+    normalised = [layer.norm_gain is not None for layer in module.layers if isinstance(layer, GroupedLayer)]
     drawn = [
-        initial_weights(shapes[user], (*seed, user), sets, layer_norm=layer_norm, initialisation=network.initialisation)
+        initial_weights(maps[user], (*seed, user), sets, normalised=normalised, initialisation=network.initialisation)
         for user in first_users
     ]
     return module, [torch.from_numpy(numbers).to(like) for numbers in drawn]
@@ -157,7 +165,7 @@ def _user_critics(
 
 
 def _make_set(
-    groups: Sequence[Group], make: _MakeGroup, sides: Sequence[str], algorithm: AlgorithmSpec, weight_decay: float
+    groups: Sequence[Group], make: _MakeGroup, sides: Sequence[str], algorithm: AlgorithmSpec, weight_decay: WeightDecay
 ) -> NetworkSet:
     """Returns the networks of one kind; sides: the side of each user (policy or critic)."""
     modules: list[GroupedNetworks] = []

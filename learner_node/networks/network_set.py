@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from learner_node.networks.grouped import GroupedNetworks
 from learner_node.networks.groups import Group
-from learner_node.update.optimiser import Adam, Block, ClipRule, GradientClip
+from learner_node.update.optimiser import Adam, Block, ClipRule, GradientClip, WeightDecay
 
 
 class NetworkSet:
@@ -35,7 +35,7 @@ class NetworkSet:
         initial: Sequence[Tensor],
         network_rates: Sequence[float],
         *,
-        weight_decay: float,
+        weight_decay: WeightDecay,
         clip: ClipRule,
     ) -> None:
         """initial: the first parameters of each network. network_rates: factor on the learning rate of each network."""

@@ -131,7 +131,7 @@ def sizes_of(spec: RunSpec, agents: AgentsSpec) -> Sizes:
         + input_bytes
         + expanded * BYTES_PER_EXPANDED_PARAMETER
         + (policy + critic) * BYTES_PER_PARAMETER
-        + BATCH_COPIES * spec.replay.batch * record_bytes,
+        + BATCH_COPIES * spec.batch_rows * record_bytes,
         players=len(run_players.agents),
         history=history_of(spec.world),
     )
@@ -204,7 +204,7 @@ def _input_bytes(spec: RunSpec, layout: NetworkLayout) -> int:
         # Each network reads each agent once.
         inputs = sum(len({*chain.from_iterable(users)}) for users in by_network.values())
     hidden = len(layout.critics) * sum(spec.network.critic_hidden)
-    return 4 * spec.replay.batch * (inputs + HIDDEN_COPIES * hidden)
+    return 4 * spec.batch_rows * (inputs + HIDDEN_COPIES * hidden)
 
 
 # ---- texts --------------------------------------------------------------------------------------------------------

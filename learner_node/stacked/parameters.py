@@ -32,7 +32,7 @@ from learner_node.stacked.networks import (
 from learner_node.stacked.sharing import RowLabel, Sharing
 from learner_node.update.draws import initial_weights
 from learner_node.update.layout import Critic, NetworkLayout
-from learner_node.update.optimiser import Adam, ClipRule, GradientClip
+from learner_node.update.optimiser import Adam, ClipRule, GradientClip, WeightDecay
 
 _T = TypeVar("_T", PolicyTensors, CriticTensors)
 
@@ -51,7 +51,7 @@ class ParameterSet(Generic[_T]):
         initial: Tensor,
         views: Callable[[Tensor], _T],
         *,
-        weight_decay: float,
+        weight_decay: WeightDecay,
         clip: ClipRule,
         tensor_sizes: Sequence[int],
         network_rates: Sequence[float],
@@ -141,7 +141,7 @@ def _make_parameter_set(
     views: Callable[[Tensor], _T],
     like: Tensor,
     *,
-    decay: float,
+    decay: WeightDecay,
     clip: ClipRule,
 ) -> ParameterSet[_T]:
     tensors = [
@@ -165,7 +165,7 @@ def make_policies(
     layout: NetworkLayout,
     rates: Sequence[float],
     *,
-    decay: float,
+    decay: WeightDecay,
     clip: ClipRule,
     seed: int,
     like: Tensor,
@@ -207,7 +207,7 @@ def make_critics(
     layout: NetworkLayout,
     rates: Sequence[float],
     *,
-    decay: float,
+    decay: WeightDecay,
     clip: ClipRule,
     seed: int,
     like: Tensor,

@@ -47,7 +47,7 @@ from learner_node.update.batches import LossBatch, RowWeights
 from learner_node.update.draws import gumbel_noise
 from learner_node.update.engine_base import EngineBase
 from learner_node.update.losses import td_target
-from learner_node.update.optimiser import ClipRule
+from learner_node.update.optimiser import ClipRule, WeightDecay
 from learner_node.update.signals import PlayerSignals
 from learner_node.update.update_stats import PolicyStats, UpdateStats
 
@@ -85,8 +85,12 @@ class StackedUpdate(EngineBase):
         rates = [algorithm.side_learning_rates.get(player.team, 1.0) for player in self.players.agents]
         arguments = (self.players, network, self.layout, rates)
         clip = ClipRule(algorithm.gradient_clip, by_tensor=algorithm.gradient_clip_by == "tensor")
-        self.policies = make_policies(*arguments, decay=algorithm.policy_weight_decay, clip=clip, seed=seed, like=like)
-        self.critics = make_critics(*arguments, decay=algorithm.critic_weight_decay, clip=clip, seed=seed, like=like)
+        decay_of_policies, decay_of_critics = (
+            WeightDecay(rate, algorithm.decoupled_weight_decay)
+            for rate in (algorithm.policy_weight_decay, algorithm.critic_weight_decay)
+        )
+        self.policies = make_policies(*arguments, decay=decay_of_policies, clip=clip, seed=seed, like=like)
+        self.critics = make_critics(*arguments, decay=decay_of_critics, clip=clip, seed=seed, like=like)
         self._first_critics = self.critics.online.first_critics(len(self.players.agents))
         self._noise_scale = self._target_noise_scale()
         self._workspace = self._make_workspace(0)

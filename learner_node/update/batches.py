@@ -5,9 +5,25 @@ N players     B rows of the batch     O, U, S  length of the joint observation, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The order in time of a batch's rows, and the steps before them, for recurrent networks.
+
+    The rows of the batch are S sequences of T = B / S steps. A sequence belongs to one episode. Where the episode ends
+    within it, the rest of its rows are padding, in which no agent is present.
+    """
+
+    burn_in: Tensor
+    """`LossBatch.obs_action` of the k steps before each sequence `[S * k, O+U+S]`; k may be 0."""
+    burn_in_valid: Tensor
+    """0 for steps before the start of the episode, else 1 `[S, k]`."""
+    continues: Tensor
+    """Whether the next row is the next step of the same sequence `[B]`."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,35 @@ class LossBatch:
     """Factor on each player's reward `[N]`, if rewards are normalised; None = 1."""
     next_state: Tensor | None = None
     """Next global states `[B, S]`; None if critics do not read them."""
+    sequences: Sequences | None = None
+    """The order of the rows in time; None if they are single transitions."""
+
+    def as_sequences(self, burn_in: int, steps: int) -> LossBatch:
+        """Returns the rows that are learnt from, of rows that are sequences of `burn_in + steps` steps each."""
+
+        def by_sequence(rows: Tensor) -> Tensor:
+            return rows.reshape(-1, burn_in + steps, rows.shape[1])
+
+        def trained(rows: Tensor) -> Tensor:
+            return by_sequence(rows)[:, burn_in:].flatten(0, 1)
+
+        valid = by_sequence(self.present).amax(2)
+        continues = valid[:, burn_in:].roll(-1, 1)
+        continues[:, -1] = 0.0
+        return replace(
+            self,
+            obs_action=trained(self.obs_action),
+            next_obs=trained(self.next_obs),
+            reward=trained(self.reward),
+            discount=trained(self.discount),
+            present=trained(self.present),
+            next_state=None if self.next_state is None else trained(self.next_state),
+            sequences=Sequences(
+                by_sequence(self.obs_action)[:, :burn_in].flatten(0, 1),
+                valid[:, :burn_in],
+                continues.flatten() > 0,
+            ),
+        )
 
 
 @dataclass(frozen=True)

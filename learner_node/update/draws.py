@@ -19,7 +19,7 @@ def initial_weights(
     seed: Sequence[int],
     first_biases: int = 1,
     *,
-    layer_norm: bool = False,
+    normalised: Sequence[bool] = (),
     initialisation: Initialisation = "uniform",
 ) -> npt.NDArray[np.float32]:
     """Draws one network's weights and biases, layer by layer.
@@ -30,8 +30,8 @@ def initial_weights(
     2010, equation 16). numpy draws the numbers because its streams are the same on every device and in every version of
     torch.
 
-    shapes: inputs and outputs of each layer. first_biases: number of sets of biases of the first layer. layer_norm:
-    whether each hidden layer is followed by the gain 1 and the bias 0 of its normalisation.
+    shapes: inputs and outputs of each layer. first_biases: number of sets of biases of the first layer.
+    normalised: whether each layer is followed by the gain 1 and the bias 0 of its normalisation; empty: none is.
     """
     generator = np.random.default_rng(seed)
     layers = [
@@ -40,7 +40,7 @@ def initial_weights(
             generator,
             1 if depth else first_biases,
             initialisation=initialisation,
-            layer_norm=layer_norm and depth < len(shapes) - 1,
+            layer_norm=bool(normalised) and normalised[depth],
         )
         for depth, shape in enumerate(shapes)
     ]

@@ -51,7 +51,9 @@ class EngineBase(ABC):
         self.layout: NetworkLayout = network_layout(self.players, network, algorithm)
         self.generator = torch.Generator(like.device).manual_seed(seed)
         self.mixer = SignalMixer(agents, self.players, algorithm, like)
-        self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=n_step, like=like)
+        # Rewards of sequences are single ones, which the update sums.
+        summed = 1 if network.recurrent else n_step
+        self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=summed, like=like)
         self._critic_players = torch.tensor([critic.player for critic in self.layout.critics], device=like.device)
         """The player of each critic `[C]`."""
         self._twin_players = torch.tensor(self.layout.twin_players, dtype=torch.int64, device=like.device)

@@ -28,14 +28,23 @@ class Block:
         return flat[self.start : self.start + self.rows * self.width].view(self.rows, self.width)
 
 
+class WeightDecay(NamedTuple):
+    """How weights decay towards 0."""
+
+    rate: float
+    """Multiple of the weights that is added to the gradient, or subtracted from the weights; 0 = no decay."""
+    decoupled: bool = False
+    """Whether each step subtracts `learning rate * rate * weights` apart from Adam's step (AdamW; Loshchilov and Hutter
+    2019), instead of adding `rate * weights` to the gradient."""
+
+
 class Adam:
     """Adam (Kingma and Ba 2015) over one flat tensor. It equals a separate optimiser for each network.
 
-    Each parameter may have a factor on the learning rate. Weight decay is added to the gradient, as in
-    torch.optim.Adam.
+    Each parameter may have a factor on the learning rate.
     """
 
-    def __init__(self, parameters: Tensor, weight_decay: float, relative_rates: Tensor | None) -> None:
+    def __init__(self, parameters: Tensor, weight_decay: WeightDecay, relative_rates: Tensor | None) -> None:
         """Starts with moments of 0 for `parameters` `[P]`; relative_rates: learning rate factors `[P]`, None = 1."""
         self.mean = torch.zeros_like(parameters)
         self.square = torch.zeros_like(parameters)
@@ -63,8 +72,9 @@ class Adam:
         """Moves `parameters` one step against `gradient`, both `[P]`."""
         before = None if self._relative_rates is None else parameters.clone()
         self.steps.add_(1.0)
-        # torch.optim.Adam(fused=True) calls this function, but its checks take longer than the step.
-        torch._fused_adam_(
+        # torch.optim.Adam(fused=True) and AdamW call these functions, but their checks take longer than the step.
+        fused_step = torch._fused_adamw_ if self._weight_decay.decoupled else torch._fused_adam_
+        fused_step(
             [parameters],
             [gradient],
             [self.mean],
@@ -74,7 +84,7 @@ class Adam:
             lr=self.learning_rate,
             beta1=0.9,
             beta2=0.999,
-            weight_decay=self._weight_decay,
+            weight_decay=self._weight_decay.rate,
             eps=1e-8,
             amsgrad=False,
             maximize=False,

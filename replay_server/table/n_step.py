@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -128,26 +128,29 @@ class Episodes:
         self._tails: dict[str, _Steps] = {}
         """Last step of each actor's newest chunk; the actor with the newest chunk comes last."""
 
-    def insert(self, first_slot: int, records: Records, chunk: Chunk | None) -> None:
+    def insert(self, first_slot: int, records: Records, chunk: Chunk | None) -> npt.NDArray[np.uint32]:
         """Records which of the newly inserted records `[n]` continue in which slot.
 
         first_slot: the slot of the first record that the ring still contains; the ring may be smaller than a chunk.
-        chunk: the message that the records came with; None where it is unknown.
+        chunk: the message that the records came with; None where it is unknown. Returns the distance in slots from each
+        record back to the step before it `[n]`; 0 = that step is not in the ring.
         """
         count, offset = len(records), self._inserted
         self._inserted += count
-        ahead = np.zeros(count, np.uint32)
+        ahead, behind = np.zeros(count, np.uint32), np.zeros(count, np.uint32)
         if chunk is not None:
             tail = self._tails.pop(chunk.actor, None)
             if chunk.copies:
                 steps = _Steps.of(chunk, records, offset)
                 ahead[: -chunk.copies] = chunk.copies * steps.continues_into(records["present"][chunk.copies :])
+                behind[chunk.copies :] = ahead[: -chunk.copies]
                 if tail is not None and tail.precedes(chunk):
-                    self._join(tail, first_slot, offset, records["present"])
+                    behind[: chunk.copies] = self._join(tail, first_slot, offset, records["present"])
                 self._tails[chunk.actor] = steps.last_step()
         newest = ahead[-self._capacity :]
         self._ahead[(first_slot + np.arange(len(newest))) % self._capacity] = newest
         self._drop_overwritten()
+        return behind
 
     def next_of(self, slots: Slots) -> tuple[Bools, Slots]:
         """Returns which slots `[n]` have a next step, and the slot of each next step `[n]`.
@@ -157,24 +160,28 @@ class Episodes:
         ahead = self._ahead.take(slots)
         return ahead > 0, (slots + ahead) % self._capacity
 
-    def resized(self, order: Slots, capacity: int) -> Episodes:
+    def resized(self, order: Slots, capacity: int) -> Self:
         """Returns the map of a ring of another capacity that was filled from slot 0 on.
 
         order: the slots of this ring that were copied, oldest first.
         """
-        episodes = Episodes(capacity)
+        episodes = type(self)(capacity)
         episodes._inserted, episodes._tails = self._inserted, dict(self._tails)
         newest = order[-capacity:]
         first = (len(order) - len(newest)) % capacity
         episodes._ahead[(first + np.arange(len(newest))) % capacity] = self._ahead[newest]
         return episodes
 
-    def _join(self, tail: _Steps, slot: int, offset: int, present: Presence) -> None:
-        """Points from a chunk's last step to the next chunk, whose first record is in `slot` at position `offset`."""
+    def _join(self, tail: _Steps, slot: int, offset: int, present: Presence) -> npt.NDArray[np.uint32]:
+        """Points from a chunk's last step to the next chunk, whose first record is in `slot` at position `offset`.
+
+        Returns the distance back from each record of the next chunk's first step `[copies]`; 0 = none.
+        """
         back = offset - tail.offset
         continues = tail.continues_into(present[: tail.copies])
         continues &= tail.offset + np.arange(tail.copies) >= self._inserted - self._capacity
         self._ahead[(slot - back + np.flatnonzero(continues)) % self._capacity] = back
+        return (back * continues).astype(np.uint32)
 
     def _drop_overwritten(self) -> None:
         """Drops tails whose records are all overwritten, so that there are never more tails than records."""

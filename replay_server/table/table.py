@@ -19,10 +19,13 @@ from replay_server.table.n_step import Episodes, NStep
 from replay_server.table.rate_limiter import RateLimiter
 from replay_server.table.ring import Records, Ring
 from replay_server.table.samplers import Sampler, make_sampler
+from replay_server.table.sequences import EpisodeSteps, SequenceSampler
 
 _PRIORITY_BYTES = 36
 """Maximum memory of a slot's priority: up to four nodes of a sum tree, and a generation."""
 _EPISODE_BYTES = 4
+_SEQUENCE_BYTES = 12
+"""Memory of a slot's neighbours in its episode: the steps after and before it, and the number of the step."""
 
 
 class Table:
@@ -52,20 +55,33 @@ class Table:
         self.run = run
         self.data_hash = run.data_hash
         self.limiter = limiter or RateLimiter(spec)
-        self.ring = ring or Ring(transition_dtype(run.joint), spec.capacity, _extra_bytes(spec))
+        self.ring = ring or Ring(transition_dtype(run.joint), spec.capacity, _extra_bytes(run, spec))
         self.sampler = sampler or make_sampler(spec, seed)
         if not sampler and self.ring.size:
             self.sampler.insert(int(self.ring.order()[0]), self.ring.size)
-        self._n_step = self._make_n_step(episodes)
+        self._n_step, self._sequences = self._make_n_step(episodes), self._make_sequences(episodes)
         self.inserted = self.sampled = 0
         """Transitions since the server started; the limiter counts those of the whole run."""
         self._seed = seed
 
     def _make_n_step(self, episodes: Episodes | None = None) -> NStep | None:
         steps, ring = self.limiter.spec.n_step, self.ring
-        if steps == 1:
+        # The learner sums the rewards of sequences.
+        if steps == 1 or self.run.spec.network.recurrent:
             return None
         return NStep(ring, episodes or Episodes(ring.capacity), steps, self.run.spec.algorithm.discount)
+
+    def _make_sequences(self, episodes: Episodes | None = None) -> SequenceSampler | None:
+        spec, ring = self.limiter.spec, self.ring
+        if not self.run.spec.network.recurrent:
+            return None
+        steps = episodes if isinstance(episodes, EpisodeSteps) else EpisodeSteps(ring.capacity)
+        return SequenceSampler(ring, steps, steps=spec.sequence_steps, burn_in=spec.burn_in)
+
+    @property
+    def _episodes(self) -> Episodes | None:
+        found = self._n_step or self._sequences
+        return found.episodes if found else None
 
     @property
     def served_run(self) -> Run:
@@ -97,11 +113,25 @@ class Table:
         """Stores records `[n]` that an earlier process has already counted."""
         first_slot = self.ring.append(records)
         self.sampler.insert(first_slot, min(len(records), self.ring.capacity))
-        if self._n_step:
-            self._n_step.episodes.insert(first_slot, records, chunk)
+        if self._episodes:
+            self._episodes.insert(first_slot, records, chunk)
 
     def sample(self, count: int) -> Buffer:
-        """Draws `count` records, counts them, and returns their bytes, followed by the sample info if there is any."""
+        """Draws `count` records, counts them, and returns their bytes, followed by the sample info if there is any.
+
+        In a run with recurrent policies the records are sequences with their burn-in (sequences.py).
+        """
+        block = self._sample_sequences(count, self._sequences) if self._sequences else self._sample_records(count)
+        self.limiter.samples += count
+        self.sampled += count
+        return block.data
+
+    def _sample_sequences(self, count: int, sequences: SequenceSampler) -> npt.NDArray[np.uint8]:
+        block = np.empty(sequences.rows(count) * self.ring.dtype.itemsize, np.uint8)
+        sequences.sample(self.sampler, count, block)
+        return block
+
+    def _sample_records(self, count: int) -> npt.NDArray[np.uint8]:
         slots = self.sampler.draw(count)
         info, records_bytes = self.sampler.sample_info(slots), count * self.ring.dtype.itemsize
         block = np.empty(records_bytes + (info.nbytes if info is not None else 0), np.uint8)
@@ -110,9 +140,7 @@ class Table:
             self._n_step.extend(batch, slots)
         if info is not None:
             block[records_bytes:] = info.view(np.uint8)
-        self.limiter.samples += count
-        self.sampled += count
-        return block.data
+        return block
 
     def update_priorities(self, samples: SampleInfo) -> int:
         """Sets priorities by the TD errors of samples `[n]`, finite and not negative.
@@ -125,7 +153,7 @@ class Table:
         """Removes all records and frees their memory. The counters stay: they are those of the run."""
         self.ring.clear()
         self.sampler = make_sampler(self.limiter.spec, self._seed)
-        self._n_step = self._make_n_step()
+        self._n_step, self._sequences = self._make_n_step(), self._make_sequences()
         self.limiter.catch_up(self.limiter.inserts, self.limiter.samples, 0)
 
     def with_settings(self, run: Run, spec: ReplaySpec) -> Table:
@@ -138,10 +166,10 @@ class Table:
         limiter = RateLimiter(spec)
         limiter.catch_up(self.limiter.inserts, self.limiter.samples, self.size)
         resized = spec.capacity != old.capacity
-        ring = self.ring.resized(spec.capacity, _extra_bytes(spec)) if resized else self.ring
+        ring = self.ring.resized(spec.capacity, _extra_bytes(run, spec)) if resized else self.ring
         same_draws = (spec.sampler, spec.priority_exponent) == (old.sampler, old.priority_exponent)
         sampler = self.sampler if same_draws and not resized else None
-        episodes = self._n_step.episodes if self._n_step else None
+        episodes = self._episodes
         if episodes and resized:
             episodes = episodes.resized(self.ring.order(), spec.capacity)
         table = Table(run, spec, self._seed, limiter=limiter, ring=ring, sampler=sampler, episodes=episodes)
@@ -151,7 +179,7 @@ class Table:
     def state(self) -> State:
         """Returns what the next batches depend on, apart from the records and counters."""
         state = with_prefix("sampler", self.sampler.state())
-        return state | with_prefix("episodes", self._n_step.episodes.state()) if self._n_step else state
+        return state | with_prefix("episodes", self._episodes.state()) if self._episodes else state
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Continues the draws of the table whose state this is; the ring must contain its records in the same slots.
@@ -159,9 +187,11 @@ class Table:
         KeyError or ValueError when that table had other settings.
         """
         self.sampler.restore(select_prefix("sampler", state))
-        if self._n_step:
-            self._n_step.episodes.restore(select_prefix("episodes", state))
+        if self._episodes:
+            self._episodes.restore(select_prefix("episodes", state))
 
 
-def _extra_bytes(spec: ReplaySpec) -> int:
+def _extra_bytes(run: Run, spec: ReplaySpec) -> int:
+    if run.spec.network.recurrent:
+        return _SEQUENCE_BYTES
     return _PRIORITY_BYTES * (spec.priority_exponent > 0) + _EPISODE_BYTES * (spec.n_step > 1)

@@ -44,7 +44,14 @@ def numbers_of(run: Run) -> int:
     inner = sum((inputs + 1) * outputs for inputs, outputs in pairwise(widths))
     if run.spec.network.policy_layer_norm:
         inner += 2 * sum(widths)
-    return sum((obs + 1) * widths[0] + inner + (widths[-1] + 1) * action for obs, action in sizes.values())
+    numbers = 0
+    for obs, action in sizes.values():
+        numbers += (obs + 1) * widths[0] + inner + (widths[-1] + 1) * action
+        if run.spec.network.recurrent:
+            # Three gates in place of one layer, and as many from the memory.
+            inputs, units = widths[-2] if len(widths) > 1 else obs, widths[-1]
+            numbers += 3 * units * (inputs + 1 + units + 1) - (inputs + 1) * units
+    return numbers
 
 
 def random_weights(run: Run, seed: int = 0) -> Floats:

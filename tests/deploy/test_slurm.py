@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sysconfig
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,6 +172,12 @@ def ends(cluster: Cluster, job: subprocess.Popen[bytes], code: int, number: int 
     assert job.returncode == code, cluster.log(number)
 
 
+def scraped(address: str) -> str:
+    """Returns what Prometheus would read."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
 def test_a_shell_finds_no_fault() -> None:
     shellcheck = shutil.which("shellcheck", path=sysconfig.get_path("scripts")) or shutil.which("shellcheck")
     if shellcheck is None:
@@ -244,14 +251,21 @@ def test_a_sweep_near_its_time_limit_is_queued_again_and_goes_on(cluster: Cluste
 @pytest.mark.system
 @pytest.mark.timeout(180)
 def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Cluster) -> None:
-    job = cluster.submit(*SCENARIO, "--time", "10s")
+    job = cluster.submit(*SCENARIO, "--time", "10s", SHOAL_METRICS="true")
     wait_until(lambda: cluster.updates() > 50, f"it learns; {cluster.log()}", within_s=60)
+    targets = json.loads((cluster.directory / "targets" / "run.json").read_text())
+    assert [one["labels"] for one in targets] == [
+        {"job": role, "slurm_job": "4711"} for role in ("replay", "learner", "actor")
+    ]
+    pages = [scraped(address) for one in targets for address in one["targets"]]
+    assert ["shoal_replay_" in pages[0], "shoal_learner_" in pages[1], "shoal_actor_" in pages[2]] == [True] * 3
 
     job.send_signal(signal.SIGUSR1)  # as Slurm does, to the shell alone
 
     ends(cluster, job, 0)
     assert cluster.requeued == ["4711"]
     assert cluster.leftovers() == []
+    assert not (cluster.directory / "targets" / "run.json").exists()
     assert (cluster.directory / "redis").exists(), "the job's next life needs the transitions"
     assert "forcing job termination" not in cluster.role_log("actors"), "they had time to have all acknowledged"
     assert not cluster.run.finished_file.exists()
@@ -267,7 +281,29 @@ def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Clust
     assert "released transitions=" in cluster.role_log("replay")
     assert not (cluster.directory / "redis").exists(), "the transitions of a finished run are deleted"
     assert cluster.run.policy_file.exists()
+    assert cluster.run.evaluation_file.exists(), cluster.log()
+    assert (cluster.run.path / "report.html").exists(), cluster.log()
+    assert not list((cluster.directory / "targets").iterdir()), "metrics are not open to the network unless asked for"
     assert cluster.leftovers() == []
+
+
+@pytest.mark.system
+@pytest.mark.timeout(400)
+def test_a_time_limit_during_the_evaluation_queues_the_job_again(cluster: Cluster) -> None:
+    job = cluster.submit(*SCENARIO, "--time", "3s", SHOAL_EPISODES="100000")
+    wait_until(lambda: "evaluates the run" in cluster.log(), f"it evaluates; {cluster.log()}", within_s=90)
+
+    job.send_signal(signal.SIGUSR1)
+
+    ends(cluster, job, 0)
+    assert cluster.requeued == ["4711"]
+    assert not cluster.run.evaluation_file.exists()
+    assert cluster.leftovers() == []
+    again = cluster.submit(*SCENARIO, "--time", "3s", SHOAL_EPISODES="20", SLURM_RESTART_COUNT="1")
+    ends(cluster, again, 0, within_s=180)
+    assert cluster.requeued == ["4711"]
+    assert cluster.run.evaluation_file.exists(), cluster.log()
+    assert (cluster.run.path / "report.html").exists()
 
 
 @pytest.mark.system

@@ -402,9 +402,9 @@ def _logits(run: Run, flat: npt.NDArray[np.float64], obs: npt.NDArray[np.float64
     found = []
     for player, layers in zip(run.players.agents, unflatten(flat, run.players, run.spec.network), strict=True):  # type: ignore[arg-type]
         x = obs[:, player.obs_slice]
-        for layer in layers[:-1]:
+        for layer in layers.hidden:
             x = np.maximum(x @ layer.weight + layer.bias, 0.0)
-        found.append(x @ layers[-1].weight + layers[-1].bias)
+        found.append(x @ layers.last.weight + layers.last.bias)
     return np.concatenate(found, 1)
 
 

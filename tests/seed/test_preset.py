@@ -64,6 +64,7 @@ NUMBERS: dict[str, Any] = {
         "action_regularisation": 0.0,
         "policy_weight_decay": 0.0,
         "critic_weight_decay": 1e-5,
+        "decoupled_weight_decay": False,
         "reward_scale": 1.0,
         "team_spirit": 0.0,
         "teammates": "current",
@@ -95,6 +96,7 @@ WITHOUT_EFFECT = {
     "network.sides": "the world's",
     "network.share": "nothing is shared",
     "network.tell_apart": "nothing is shared",
+    "network.recurrent": "none",
     "algorithm.learning_rate_decay": "rates stay",
     "algorithm.side_learning_rates": "empty",
     "algorithm.policy_every": "1 under maddpg",
@@ -115,6 +117,8 @@ WITHOUT_EFFECT = {
     "replay.error_buffer": "chosen by what is in use",
     "replay.limit": "who waits, not how often",
     "replay.importance_exponent": "for prioritised sampling",
+    "replay.sequence_steps": "for recurrent policies",
+    "replay.burn_in": "for recurrent policies",
     "budget.seconds": "steps end it",
 }
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import shoal
+from common.errors import ConfigError
 from common.policy.file import PolicyFile, save_policy
 from common.policy.network import Policy
 from common.run.directory import create
@@ -388,3 +389,48 @@ def test_forbidden_choices_are_not_drawn() -> None:
 def test_a_team_says_whether_it_learnt_by_sampling(joint: AgentsSpec, choices: str, expected: bool) -> None:
     assert Team(stored("somewhere", joint, exploration={"choices": choices})).sampled_choices is expected
     assert not Team(stored("simple_spread")).sampled_choices
+
+
+def recurrent_team(scenario: str = "simple_spread", **settings: Any) -> PolicyFile:
+    return stored(scenario, network={"policy_hidden": (16, 8), "recurrent": "gru"}, **settings)
+
+
+def replayed(file: PolicyFile, rows: list[Any]) -> Any:
+    """Returns the actions after one episode's observations `[copies, sum obs]`, step by step."""
+    policy = Policy(file.run.players, file.run.spec.network, file.flat)
+    memory = np.zeros((len(rows[0]), policy.memory_dim), np.float32)
+    return [policy.act(obs, memory) for obs in rows][-1]
+
+
+def test_a_recurrent_team_remembers_its_episodes_until_they_end(tmp_path: Path) -> None:
+    file = recurrent_team()
+    save_policy(tmp_path / "policy.safetensors", file)
+    team, world = shoal.load(tmp_path / "policy.safetensors"), make_world("simple_spread", copies=3, seed=3)
+    rows = [world.reset()]
+    for _ in range(4):
+        actions = team.act(rows[-1])
+        np.testing.assert_array_equal(actions, replayed(file, rows))
+        rows.append(world.step(actions).obs)
+    team.reset([1])
+    actions = team.act(rows[-1])
+    np.testing.assert_array_equal(actions[[0, 2]], replayed(file, rows)[[0, 2]])
+    np.testing.assert_array_equal(actions[1], replayed(file, rows[-1:])[1])
+    team.reset()
+    np.testing.assert_array_equal(team.act(rows[0][:2]), replayed(file, [rows[0][:2]]))
+    with pytest.raises(ConfigError, match=r"remembers 2 copies and is given observations of 3"):
+        team.act(rows[0])
+    with pytest.raises(ConfigError, match=r"reset\(\[5\]\): the team plays 2 copies"):
+        team.reset([5])
+
+
+def test_a_recurrent_team_acts_by_agent_and_draws_its_choices() -> None:
+    joint = world_spec("simple_spread", {"continuous_actions": False})
+    file = recurrent_team(joint=joint, world={"continuous_actions": False})
+    one, other = Team(file), Team(file)
+    rows = np.random.default_rng(0).normal(size=(3, joint.obs_dim)).astype(np.float32)
+    for row in rows:
+        by_agent = one.act({agent.name: row[agent.obs_slice] for agent in joint.agents})
+        flat = other.act(row)
+        assert list(by_agent.values()) == [int(flat[agent.action_slice].argmax()) for agent in joint.agents]
+    drawn = [other.act(rows[0], sample=True, rng=np.random.default_rng(i)) for i in range(40)]
+    assert len({action.tobytes() for action in drawn}) > 10

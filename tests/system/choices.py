@@ -100,6 +100,7 @@ ROWS = {
             "network.tell_apart=true",
             "algorithm.learning_rate_decay=cosine",
             "algorithm.policy_weight_decay=1e-4",
+            "algorithm.decoupled_weight_decay=true",
             "algorithm.reward_scale=0.5",
             "replay.error_buffer=2000",
         ),
@@ -165,6 +166,21 @@ ROWS = {
             "algorithm.team_critic=true",
             *NORMALISED,
         ),
+    ),
+    "recurrent": Row(
+        "simple_tag",
+        (
+            "network.recurrent=gru",
+            "replay.sequence_steps=8",
+            "replay.burn_in=4",
+            "replay.n_step=2",
+            "algorithm.teammates=current",
+            *NORMALISED,
+        ),
+    ),
+    "recurrent masac against joint, discrete": Row(
+        "simple_tag",
+        (DISCRETE, "network.recurrent=gru", "replay.burn_in=0", "algorithm.name='adversary=joint,agent=masac'"),
     ),
     "set critics": Row(
         "simple_tag",

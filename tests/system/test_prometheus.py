@@ -46,6 +46,7 @@ def test_promtool_finds_nothing_wrong_and_every_alert_fires_on_what_it_is_for() 
     require_prometheus()
     promtool("check", "config", e.PROMETHEUS / "prometheus.yml")
     promtool("check", "config", e.PROMETHEUS / "prometheus.local.yml")
+    promtool("check", "config", e.PROMETHEUS / "prometheus.slurm.yml")
     promtool("test", "rules", e.PROMETHEUS / "alerts_test.yml")
     tested = (e.PROMETHEUS / "alerts_test.yml").read_text()
     for alert in e.rules("alerts.yml"):

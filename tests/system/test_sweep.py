@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
+
+from shoal.commands.sweep.claims import Availability, Claims
+from tests.conftest import wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -63,6 +67,20 @@ def test_processes_that_share_a_directory_execute_each_run_once_and_make_the_sam
     assert claims == [".seed-1.claim-1"] * 2 + [".seed-2.claim-1"] * 2, "nobody executed a run twice"
     together = sweep(shared, "--table", *options, "--", *SMALL)
     assert json.loads(together.stdout)["rows"] == json.loads(alone.stdout)["rows"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends the runs with their sweep")
+def test_a_killed_sweep_ends_its_runs_and_frees_them_at_once(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "shoal", "sweep", "simple_spread", "--run", str(tmp_path), "--seeds", "1", "--"]
+    options = [option if option != "600" else "1000000" for option in SMALL]
+    run = tmp_path / "default" / "seed-1"
+    with subprocess.Popen([*line, *options], stderr=subprocess.DEVNULL) as process:
+        wait_until((run / "metrics.jsonl").exists, "it trains", within_s=120)
+        (train,) = psutil.Process(process.pid).children()
+        process.kill()
+    train.wait(60)
+    assert "Traceback" not in run.with_suffix(".log").read_text()
+    assert Claims(tmp_path).take(run) is Availability.TAKEN
 
 
 def test_a_table_of_what_is_there_starts_no_run(tmp_path: Path) -> None:

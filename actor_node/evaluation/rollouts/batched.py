@@ -15,7 +15,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.evaluation.rollouts.episodes import Actor, Bools, EpisodeBatch, Float64s, Trajectories
+from actor_node.evaluation.rollouts.episodes import (
+    Actor,
+    Bools,
+    EpisodeBatch,
+    Float64s,
+    Trajectories,
+    start_episodes,
+)
 from common.policy.heads import Floats
 from common.worlds import Step, World, global_state
 
@@ -117,6 +124,7 @@ def play_batch(
     before each step. recorder: records the transitions of all copies, and may end the batch early.
     """
     obs = world.reset(seeds)
+    start_episodes(team)
     running = np.ones(world.copies, bool)
     rewards: list[npt.NDArray[np.float32]] = []
     metrics: list[Mapping[str, Float64s]] = []

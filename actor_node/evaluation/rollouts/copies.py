@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from actor_node.evaluation.info_metrics import EpisodeMetrics
-from actor_node.evaluation.rollouts.episodes import Actor, Episode, Float64s
+from actor_node.evaluation.rollouts.episodes import Actor, Episode, Float64s, start_episodes
 from common.errors import ShoalError, WorldError
 from common.policy.heads import Floats
 from common.spec import AgentsSpec
@@ -273,6 +273,7 @@ class _CopyPolicies:
         """Stores a copy's first joint observation of an episode, and seeds the copy's team."""
         self.obs[copy] = obs
         team = self._teams[copy]
+        start_episodes(team)
         if isinstance(team, StochasticTeam):
             team.start_episode(0, seed)
 

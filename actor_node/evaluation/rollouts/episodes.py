@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -25,6 +25,21 @@ class Actor(Protocol):
     def act(self, obs: Floats) -> Floats:
         """Returns joint actions `[copies, sum action]` for joint observations `[copies, sum obs]`."""
         ...
+
+
+@runtime_checkable
+class RemembersEpisodes(Protocol):
+    """An actor whose actions depend on earlier steps of the episode, such as an `EpisodePolicy`."""
+
+    def start_episodes(self) -> None:
+        """Starts new episodes in all copies that it acts in."""
+        ...
+
+
+def start_episodes(actor: Actor) -> None:
+    """Lets an actor forget all earlier steps, if it remembers any."""
+    if isinstance(actor, RemembersEpisodes):
+        actor.start_episodes()
 
 
 class Watcher:

@@ -28,6 +28,7 @@ from actor_node.evaluation.rollouts.episodes import (
     RolloutStats,
     Watcher,
     ignore_progress,
+    start_episodes,
 )
 from actor_node.evaluation.rollouts.process_pool import PoolTask, ProcessPool
 from actor_node.evaluation.rollouts.schedule import MAX_EPISODES, MIN_EPISODES, EpisodeSchedule, PlayLimits
@@ -234,6 +235,10 @@ class _PaddedActor:
 
     def __init__(self, team: Actor, rows: int) -> None:
         self._team, self._rows = team, rows
+
+    def start_episodes(self) -> None:
+        """Starts new episodes in all copies."""
+        start_episodes(self._team)
 
     def act(self, obs: Floats) -> Floats:
         """Returns joint actions `[copies, sum action]`."""

@@ -28,6 +28,30 @@ class BenchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     episodes: Annotated[
         int, Meta(ge=1, description="peers: Length of the evaluation of each trained team [episodes].")
     ] = 200
+    seeds: Annotated[int, Meta(ge=1, description="peers: Number of training seeds of each program.")] = 1
+    peer: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="peers: Program to compare with: agilerl, xuance, benchmarl or torchrl; can be repeated."
+            "  [default: all]",
+            extra={"metavar": "NAME"},
+        ),
+    ] = ()
+    peer_world: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="peers: World to train on: simple_spread or mamujoco:HalfCheetah-2x3; can be repeated."
+            "  [default: simple_spread]",
+            extra={"metavar": "WORLD"},
+        ),
+    ] = ()
+    curves: Annotated[
+        str,
+        Meta(
+            description="peers: JSON file for the return of each run over training time.",
+            extra={"metavar": "FILE"},
+        ),
+    ] = ""
     cache: Annotated[
         str,
         Meta(

@@ -59,9 +59,9 @@ def train_and_measure(processes: Processes, seconds: float, *options: object) ->
     return run_speed(directory / "metrics.jsonl")
 
 
-def train_options(directory: Path, seconds: float) -> tuple[object, ...]:
+def train_options(directory: Path, seconds: float, scenario: str = "simple_spread") -> tuple[object, ...]:
     """Returns the arguments of a plain run: `shoal train` with its defaults, without a film."""
-    return ("train", "simple_spread", "--run", directory, "--time", f"{seconds:g}", "--no-film")
+    return ("train", scenario, "--run", directory, "--time", f"{seconds:g}", "--no-film")
 
 
 def max_run_s(seconds: float) -> float:

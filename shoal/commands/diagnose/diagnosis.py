@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from actor_node.evaluation.ablation import Ablation, ablate, batched_world
 from actor_node.evaluation.rollouts.batched import TrajectoryRecorder, play_batch
 from actor_node.evaluation.rollouts.copies import CopySet
 from actor_node.evaluation.rollouts.episodes import Trajectories
 from common.errors import ConfigError, WorldError
+from common.policy.episodes import EpisodePolicy
 from common.policy.file import load_policy
 from common.policy.heads import Floats
-from common.policy.network import Policy, unflatten
+from common.policy.network import Policy, PolicyLayers, unflatten
 from common.run.directory import RunDirectory
 from common.run.players import members_of, with_sides
 from common.run.run import MLP, Run
@@ -186,7 +188,7 @@ def _measure_networks(
                 f"The installed {run.spec.scenario} differs from the world that this team was trained in:"
                 f" {difference(run.joint, world.spec)}. Install the version it was trained with."
             )
-        policy = Policy(run.players, run.spec.network, team.flat)
+        policy = EpisodePolicy(Policy(run.players, run.spec.network, team.flat))
         patience_s = MAX_EXTRA_S if is_foreign(run.spec.scenario) else math.inf
         recorder = TrajectoryRecorder(measured, patience_s)
         play_batch(world, policy, range(seed, seed + world.copies), max_steps=steps, recorder=recorder)
@@ -198,6 +200,9 @@ def _measure_networks(
     networks, inputs = _policy_stats(team, played), _input_stats(run, played)
     if loaded is None:
         skipped["values"] = "there is no checkpoint with critics"
+        return [], networks, inputs
+    if run.spec.network.recurrent:
+        skipped["values"] = skipped["critics' layers"] = "critics with network.recurrent are not inspected"
         return [], networks, inputs
     if run.spec.network.critic != MLP:
         skipped["critics' layers"] = f"network.critic = {run.spec.network.critic!r} is not inspected, only its values"
@@ -296,8 +301,22 @@ def _policy_stats(team: _TrainedTeam, played: Trajectories) -> list[NetworkStats
     found = []
     for player, layers in zip(run.players.agents, unflatten(team.flat, run.players, network), strict=True):
         is_present = present[..., members_of(run.joint, player)].any(axis=-1)
-        found.append(policy_stats(player, network.head, layers, played.obs[is_present][:, player.obs_slice]))
+        obs = played.obs[..., player.obs_slice]
+        hidden = _hidden_outputs(layers, obs, np.asarray(is_present))
+        found.append(policy_stats(player, network.head, layers, hidden, obs[is_present]))
     return found
+
+
+def _hidden_outputs(layers: PolicyLayers, obs: Floats, is_present: npt.NDArray[np.bool_]) -> list[Floats]:
+    """Returns the outputs of each hidden layer `[n, units]` in the steps in which a player is present.
+
+    obs: the player's observations `[T, episodes, obs]`. is_present: `[T, episodes]`.
+    """
+    if layers.gru is None:
+        return layers.hidden_outputs(obs[is_present])
+    memory = np.zeros((obs.shape[1], layers.gru.units), np.float32)
+    by_step = [layers.hidden_outputs(rows, memory) for rows in obs]
+    return [np.stack(outputs)[is_present] for outputs in zip(*by_step, strict=True)]
 
 
 def _last_metric(directory: RunDirectory, name: str) -> float | None:

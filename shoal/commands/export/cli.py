@@ -13,7 +13,7 @@ from common.errors import ConfigError
 from common.files import file_names, write_atomically
 from common.history import built_in_spaces, history_of
 from common.policy.file import PolicyFile, load_policy
-from common.policy.network import unflatten
+from common.policy.network import memory_units, unflatten
 from common.process import command
 from common.process.metrics import software_version
 from common.run.players import members_of
@@ -45,6 +45,8 @@ class ExportedPolicy(msgspec.Struct, frozen=True):
     output that it forbids; empty without masks."""
     history: int = 0
     """Number of last observations and actions of each agent in the input, after its current observation."""
+    memory_dim: int = 0
+    """Length of the input `memory` and of the output `next_memory` of a recurrent policy; 0 without."""
     sampled_choices: bool = False
     """Whether choices were drawn from the softmax of the logits in training; the output `action` has the most probable
     choice."""
@@ -64,7 +66,8 @@ class ExportedPolicy(msgspec.Struct, frozen=True):
 def export(run: Path, output: Path | None, logits: bool, as_json: bool) -> None:
     """Write the policies of RUN as ONNX files, one for each agent.
 
-    The input of a file is the agent's observation, the output its action. Running the files does not need Shoal.
+    The input of a file is the agent's observation, the output its action; a recurrent policy also takes and returns
+    its memory. Running the files does not need Shoal.
     Writing them needs the package onnx: pip install 'shoal[export]'
 
     \b
@@ -128,6 +131,7 @@ def _describe(policy: PolicyFile, player: PlayerSpec, file: str) -> ExportedPoli
         spaces=side_by_side(_spaces(policy.run, agents)),
         mask=player.local_mask_columns,
         history=history_of(policy.run.spec.world),
+        memory_dim=memory_units(policy.run.spec.network),
         sampled_choices=policy.run.samples_choices and any(isinstance(part, Categorical) for part in player.parts),
     )
 
@@ -152,6 +156,7 @@ def _metadata(policy: PolicyFile, one: ExportedPolicy) -> dict[str, str]:
         "spaces": msgspec.json.encode(one.spaces).decode(),
         "mask": msgspec.json.encode(one.mask).decode(),
         "history": str(one.history),
+        "memory_dim": str(one.memory_dim),
         "sampled_choices": str(one.sampled_choices).lower(),
         "head": run.spec.network.head,
         "scenario": run.spec.scenario,

@@ -3,7 +3,10 @@
     obs [batch, obs_dim] -> hidden layers -> Gemm -> logits -> a head for each segment -> Concat -> action
                         `--> Gemm (action masks only) -> Add    `-> logits (only on request)
 
-A hidden layer is Gemm, LayerNormalization (with `network.policy_layer_norm`), and its activation.
+A hidden layer is Gemm, LayerNormalization (with `network.policy_layer_norm`), and its activation. With
+`network.recurrent` the last one is a gated recurrent unit, from the second input `memory` [batch, units] to the output
+`next_memory` [batch, units]: zero at the start of an episode, then the output of the step before. Its operators are
+written out, because the operator GRU is for whole sequences.
 
 The Gemm of action masks lowers the logits of forbidden choices (common/policy/masks.py). The heads equal those of
 common/policy/heads.py. The operators are of set 18, which ONNX runtimes support since 2023.
@@ -11,7 +14,7 @@ common/policy/heads.py. The operators are of set 18, which ONNX runtimes support
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -22,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 from common.policy.activations import EPSILON, GELU_CUBE, GELU_SLOPE
 from common.policy.heads import MIN_NORM, THRUST_SIZE, Floats, Segment, segments
 from common.policy.masks import FORBIDDEN
-from common.policy.network import Layer
+from common.policy.network import GruLayer, Layer, PolicyLayers
 from common.run.run import Activation
 from common.spec import PlayerSpec, PlayersSpec
 
@@ -38,7 +41,7 @@ _OPERATORS: Mapping[Activation, str] = {"relu": "Relu", "leaky_relu": "LeakyRelu
 
 
 def make_model(
-    player: PlayerSpec, layers: Sequence[Layer], head: str, metadata: Mapping[str, str], *, logits: bool = False
+    player: PlayerSpec, layers: PolicyLayers, head: str, metadata: Mapping[str, str], *, logits: bool = False
 ) -> onnx.ModelProto:
     """Returns the model of one player's policy with `metadata` as properties; raises ConfigError as `segments` does.
 
@@ -46,21 +49,27 @@ def make_model(
     """
     graph = _Graph()
     x = "obs"
-    for layer in layers:
+    for layer in layers.hidden:
         x = _layer(graph, x, layer)
+    memory: list[tuple[str, int]] = []
+    if layers.gru is not None:
+        x = _gru(graph, x, layers.gru)
+        memory = [("next_memory", layers.gru.units)]
+        graph.nodes.append(helper.make_node("Identity", [x], ["next_memory"]))
+    x = _layer(graph, x, layers.last)
     x = _lower_forbidden(graph, x, player)
     alone = PlayersSpec((msgspec.structs.replace(player, obs_start=0, action_start=0),))
     parts = [_head(graph, x, segment) for segment in segments(alone, head)]
     graph.nodes.append(helper.make_node("Concat", parts, ["action"], axis=1))
-    outputs = ["action"]
+    outputs = [("action", player.action_dim)]
     if logits:
         graph.nodes.append(helper.make_node("Identity", [x], ["logits"]))
-        outputs.append("logits")
+        outputs.append(("logits", player.action_dim))
     made = helper.make_graph(
         graph.nodes,
         player.name,
-        [helper.make_tensor_value_info("obs", TensorProto.FLOAT, ["batch", player.obs_dim])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", player.action_dim]) for name in outputs],
+        [_rows("obs", player.obs_dim), *(_rows("memory", units) for _, units in memory)],
+        [_rows(*one) for one in (*outputs, *memory)],
         graph.constants,
     )
     model = helper.make_model(made, producer_name="shoal", opset_imports=[helper.make_opsetid("", OPSET)])
@@ -68,6 +77,11 @@ def make_model(
     helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _rows(name: str, size: int) -> onnx.ValueInfoProto:
+    """Returns an input or output `[batch, size]`."""
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
 
 
 class _Graph:
@@ -102,6 +116,19 @@ def _layer(graph: _Graph, x: str, layer: Layer) -> str:
         gain, bias = map(graph.constant, layer.norm)
         x = graph.add("LayerNormalization", x, gain, bias, axis=-1, epsilon=EPSILON)
     return x if layer.activation is None else _activated(graph, x, layer.activation)
+
+
+def _gru(graph: _Graph, x: str, gru: GruLayer) -> str:
+    """Adds a gated recurrent unit, as `GruLayer.forward` computes it; returns the name of the new memory."""
+    units = gru.units
+    new = graph.add("Gemm", x, graph.constant(gru.weight), graph.constant(gru.bias))
+    old = graph.add("Gemm", "memory", graph.constant(gru.recurrent_weight), graph.constant(gru.recurrent_bias))
+    sums = [graph.columns(one, 0, 2 * units) for one in (new, old)]
+    gates = graph.add("Sigmoid", graph.add("Add", *sums))
+    reset, update = graph.columns(gates, 0, units), graph.columns(gates, units, 2 * units)
+    of_input, of_memory = (graph.columns(one, 2 * units, 3 * units) for one in (new, old))
+    candidate = graph.add("Tanh", graph.add("Add", of_input, graph.add("Mul", reset, of_memory)))
+    return graph.add("Add", candidate, graph.add("Mul", update, graph.add("Sub", "memory", candidate)))
 
 
 def _activated(graph: _Graph, x: str, activation: Activation) -> str:

@@ -68,5 +68,5 @@ def _of_compose_only() -> list[tuple[str, str]]:
 
 
 def _of_slurm() -> list[str]:
-    script = (_DEPLOY / "slurm" / "shoal.sbatch").read_text("utf-8")
-    return sorted(set(re.findall(r"\$\{?(SHOAL_[A-Z_]+)", script)))
+    scripts = "\n".join(file.read_text("utf-8") for file in (_DEPLOY / "slurm").glob("*.sbatch"))
+    return sorted(set(re.findall(r"\$\{?(SHOAL_[A-Z_]+)", scripts)))

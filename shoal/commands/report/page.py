@@ -28,7 +28,7 @@ from shoal.commands.report.embedded_film import EmbeddedFilm, embed_film
 from shoal.commands.report.figure_view import FigureView, figure_view
 from shoal.commands.report.figures import AXES, LEARNING, MAIN, SYSTEM, ReportFigure, wait_fractions
 from shoal.commands.report.line_style import COLOURS
-from shoal.commands.report.reading import NextStep, Trend, next_steps, run_trend, trend_text
+from shoal.commands.report.reading import NextStep, Trend, comparison_text, next_steps, run_trend, trend_text
 from shoal.commands.report.run_record import RunGroup, RunRecord, default_settings, flat_settings, grouped
 from shoal.statistics import mean_interval
 
@@ -85,8 +85,12 @@ class ScenarioSection(NamedTuple):
     scenario: str
     groups: tuple[RunGroup, ...]
     results: tuple[GroupResult, ...]
+    has_result: bool
+    """Whether there is more to show than the live status of a run that is not evaluated yet."""
     comparison: tuple[ScaleRow, ...]
     """The results of several groups on one scale; empty if there is only one group."""
+    comparison_text: str
+    """Which group is best; empty if there is none to compare, and in a contest."""
     scales: tuple[ReferenceScale, ...]
     """A single run among reference teams; empty if its evaluation has none."""
     length_warning: str
@@ -193,6 +197,7 @@ def _section(
 
     several = len(groups) > 1
     results = tuple(_result(group) for group in groups)
+    estimates = _estimates(results)
     by_group = tuple(
         (group.label if several else "", tuple(RunRow(record, _facts(record)) for record in group.records))
         for group in groups
@@ -202,7 +207,9 @@ def _section(
         scenario=scenario,
         groups=tuple(groups),
         results=results,
-        comparison=tuple(on_one_scale(_estimates(results))),
+        has_result=live is None or any(result.runs for result in results),
+        comparison=tuple(on_one_scale(estimates)),
+        comparison_text="" if any(result.sides for result in results) else comparison_text(estimates),
         scales=_scales(results[0]) if len(results) == 1 else (),
         length_warning=_length_warning(records),
         reading=_read_run(records[0]) if len(records) == 1 and live is None else None,

@@ -7,11 +7,14 @@ bounds, with their reasons.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from actor_node.evaluation.rollouts.episodes import Float64s
+from shoal.commands.diagnose.team_warnings import min_updates
+from shoal.commands.report.comparison import Estimate
 from shoal.commands.report.run_record import RunRecord
 from shoal.number_format import duration, significant
 
@@ -23,13 +26,17 @@ as rising or falling: training for as long again would then add at least a few p
 MIN_NOISE_RATIO = 3.0
 """Smallest ratio of such a change to its standard error. Neighbouring returns share episodes, so two is too few."""
 
-Direction = Literal["rising", "level", "falling", "unknown"]
+_TRAIN_LONGER = "train longer"
+"""Advice of a diagnosis that the report gives anyway."""
+
+Direction = Literal["rising", "level", "falling", "early", "unknown"]
 
 
 class Trend(NamedTuple):
     """How the return changed at the end of a run."""
 
     direction: Direction
+    """`early` if the run is too young to judge; `unknown` if its log is too short."""
     before: float = math.nan
     """Mean of the fourth fifth."""
     last: float = math.nan
@@ -65,6 +72,8 @@ def trend_of(returns: Float64s) -> Trend:
 
 def run_trend(record: RunRecord) -> Trend:
     """Returns the trend of a run's evaluations; of the returns while acting if the evaluations are too few."""
+    if _missing_updates(record) > 0:
+        return Trend("early")
     evaluated = np.array([line.return_mean for line in record.evaluations], np.float64)
     logged = record.history.column("return_mean")
     return trend_of(evaluated if len(evaluated) >= MIN_POINTS else logged)
@@ -72,6 +81,8 @@ def run_trend(record: RunRecord) -> Trend:
 
 def trend_text(trend: Trend) -> str:
     """Returns a trend as a sentence."""
+    if trend.direction == "early":
+        return "Too early to tell whether it rises."
     if trend.direction == "unknown":
         return "Too few log lines to tell whether it still rises."
     before, last = significant(trend.before), significant(trend.last)
@@ -80,15 +91,33 @@ def trend_text(trend: Trend) -> str:
     return f"{beginnings[trend.direction]}: the return was {change}."
 
 
+def comparison_text(estimates: Sequence[Estimate]) -> str:
+    """Returns which of several groups is best, and whether the runs show it; empty if fewer than two are known."""
+    known = sorted((one for one in estimates if math.isfinite(one.mean)), key=lambda one: one.mean, reverse=True)
+    if len(known) < 2:
+        return ""
+    best, second = known[:2]
+    if min(len(best.runs), len(second.runs)) < 2:
+        return (
+            f"{best.label} has the best mean, but a difference needs at least two runs on each side: train more seeds."
+        )
+    if best.low > second.high:
+        return f"{best.label} is better than {second.label} and all others: the intervals do not overlap."
+    return (
+        f"{best.label} has the best mean, but its interval overlaps that of {second.label}: train more seeds to tell."
+    )
+
+
 def next_steps(record: RunRecord) -> list[NextStep]:
     """Returns what to do next with a run that is not training now, the most useful first."""
     trend, path = run_trend(record), record.path
+    contest, early = len(record.run.joint.sides) > 1, trend.direction == "early"
     return [
-        *_act_on_scale(record),
+        *([] if early else _act_on_scale(record)),
         *_evaluate(record),
         *([] if record.finished else [NextStep("Use the rest of the budget.", f"shoal train --resume --run {path}")]),
         *_act_on_warnings(record),
-        *(_act_on_sides(record) if len(record.run.joint.sides) > 1 else _act_on_trend(record, trend)),
+        *(_act_on_sides(record) if contest and not early else _act_on_trend(record, trend)),
     ]
 
 
@@ -114,22 +143,29 @@ def _evaluate(record: RunRecord) -> list[NextStep]:
 
 
 def _act_on_warnings(record: RunRecord) -> list[NextStep]:
-    if record.diagnosis is None or not record.diagnosis.warnings:
+    warnings = record.diagnosis.warnings if record.diagnosis is not None else ()
+    useful = [warning for warning in warnings if warning.to_try[:1] != (_TRAIN_LONGER,)]
+    if not useful:
         return []
-    first, *others = record.diagnosis.warnings
+    first, *others = useful
     more = f" (and {len(others)} more below)" if others else ""
     return [NextStep(f"Look at the diagnosis: {first.seen}{more}. Try: {first.to_try[0]}.")]
 
 
 def _act_on_trend(record: RunRecord, trend: Trend) -> list[NextStep]:
     path, spec = record.path, record.run.spec
+    if trend.direction == "early":
+        updates = record.history.last("updates")
+        factor = max(2.0, (updates + _missing_updates(record)) / max(updates, 1.0))
+        text = (
+            f"Train longer: {updates:,.0f} updates are few. A reward needs about {min_updates(spec):,.0f} updates to "
+            "reach the values of earlier steps."
+        )
+        return [NextStep(text, _longer(record, factor))]
     if trend.direction == "rising":
         trained_s = record.history.last("trained_s")
-        longer = f"--steps {2 * spec.budget.steps}" if spec.budget.steps else f"--time {2 * max(round(trained_s), 1)}s"
         about = f" for as long again ({duration(trained_s)})" if math.isfinite(trained_s) else ""
-        return [
-            NextStep(f"Train longer{about}: the return still rises.", f"shoal train --resume --run {path} {longer}")
-        ]
+        return [NextStep(f"Train longer{about}: the return still rises.", _longer(record, 2.0))]
     if trend.direction == "falling":
         text = (
             "The best team so far is stored in checkpoints/best.safetensors. Lower the learning rates or their end, "
@@ -142,6 +178,23 @@ def _act_on_trend(record: RunRecord, trend: Trend) -> list[NextStep]:
         )
         return [NextStep(text, f"shoal sweep {spec.scenario} --run sweeps/{path.resolve().name} --seeds 5")]
     return []
+
+
+def _longer(record: RunRecord, factor: float) -> str:
+    """Returns the command that multiplies the training of a run."""
+    budget = record.run.spec.budget
+    size = (
+        f"--steps {round(factor * budget.steps)}"
+        if budget.steps
+        else f"--time {round(factor * max(record.history.last('trained_s'), 1.0))}s"
+    )
+    return f"shoal train --resume --run {record.path} {size}"
+
+
+def _missing_updates(record: RunRecord) -> float:
+    """Returns how many updates a run lacks for a diagnosis to judge its critics (`min_updates`); 0 if none."""
+    updates = record.history.last("updates")
+    return 0.0 if math.isnan(updates) else max(min_updates(record.run.spec) - updates, 0.0)
 
 
 def _act_on_sides(record: RunRecord) -> list[NextStep]:

@@ -6,9 +6,12 @@ directory: claims.py decides who executes which.
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +20,7 @@ from rich.progress import Progress
 
 from common.errors import ConfigError
 from common.process.exit import FAILED
+from common.process.parent import end_with_parent
 from common.process.python_command import module_command
 from common.process.resources import usable_cores
 from common.process.stop import Stop
@@ -206,5 +210,11 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
     line += [*(["--resume"] if started else ["--seed", str(job.seed)]), *job.options]
     if started and job.finished:
         line = module_command("shoal", "evaluate", str(job.directory))
+    # A run must not outlive its owner: others may take it over, and would find its directory locked.
     with job.log.open("ab") as output:
-        return subprocess.Popen(line, stdout=output, stderr=output)  # noqa: S603
+        return subprocess.Popen(  # noqa: S603  (our own argument list)
+            line,
+            stdout=output,
+            stderr=output,
+            preexec_fn=partial(end_with_parent, os.getpid()) if sys.platform == "linux" else None,  # noqa: PLW1509  (it acquires no lock)
+        )

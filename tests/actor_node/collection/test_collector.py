@@ -17,7 +17,9 @@ COPIES = 3
 
 
 def make_run(**world):
-    spec = make_run_spec({"scenario": "simple_spread", "world": world, "exploration": {"kind": "ornstein_uhlenbeck"}})
+    network = {"policy_hidden": (16, 8), "recurrent": world.pop("recurrent", None)}
+    exploration = {"kind": "ornstein_uhlenbeck"}
+    spec = make_run_spec({"scenario": "simple_spread", "world": world, "exploration": exploration, "network": network})
     world = make_world("simple_spread", COPIES, seed=0, **world)
     return Run("a1b2c3d4", spec, world.spec)
 
@@ -34,10 +36,11 @@ def literal_loop(run, world, rng, header, steps):
     """One record at a time, as the data model describes it; and the returns of the episodes that ended."""
     explore = Exploration(run.joint, run.spec.exploration, world.copies, rng)
     policy = make_policy(run)
+    memory = np.zeros((world.copies, policy.memory_dim), np.float32)
     records = np.zeros((steps, world.copies), transition_dtype(run.joint))
     obs, returns, finished = world.reset(), [[0.0] * len(run.joint.agents) for _ in range(world.copies)], []
     for t in range(steps):
-        actions = explore.act(policy.logits(obs), header.exploration_scale, header.random_share)
+        actions = explore.act(policy.logits(obs, memory), header.exploration_scale, header.random_share)
         step = world.step(actions)
         for c in range(world.copies):
             record = records[t, c]
@@ -48,14 +51,16 @@ def literal_loop(run, world, rng, header, steps):
             if step.episode_over[c]:
                 finished.append(returns[c])
                 returns[c] = [0.0] * len(run.joint.agents)
+                memory[c] = 0.0
         explore.reset(step.episode_over)
         obs = step.obs
     return records, finished
 
 
+@pytest.mark.parametrize("recurrent", [None, "gru"])
 @pytest.mark.parametrize("continuous", [True, False], ids=["continuous", "discrete"])
-def test_records_equal_a_literal_loop(continuous):
-    run = make_run(max_cycles=7, continuous_actions=continuous)
+def test_records_equal_a_literal_loop(continuous, recurrent):
+    run = make_run(max_cycles=7, continuous_actions=continuous, recurrent=recurrent)
     header = make_header(run, version=5, random_share=0.2)
     collector = Collector(run, make_spread(run), np.random.default_rng(2))
     chunks = [collector.collect(make_policy(run), header, steps) for steps in (4, 1, 12)]
@@ -290,3 +295,15 @@ def test_records_contain_the_state_before_and_the_final_one_after_a_step():
         step = twin.step(record["action"])
         np.testing.assert_array_equal(record["next_state"], step.next_state)
         np.testing.assert_array_equal(record["next_obs"], step.next_obs)
+
+
+def test_a_restored_collector_remembers_its_episodes():
+    run = make_run(max_cycles=7, recurrent="gru")
+    header, collectors = (
+        make_header(run),
+        [Collector(run, make_spread(run), np.random.default_rng(seed)) for seed in (2, 3)],
+    )
+    collectors[0].collect(make_policy(run), header, 4)
+    assert collectors[1].restore(collectors[0].state())
+    first, second = (collector.collect(make_policy(run), header, 3)[0] for collector in collectors)
+    assert first.tobytes() == second.tobytes()

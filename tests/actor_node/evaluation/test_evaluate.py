@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from importlib import import_module
 
 import msgspec
@@ -6,13 +7,15 @@ import numpy as np
 import pytest
 
 from actor_node.evaluation.evaluate import Evaluation, bootstrap_interval, evaluate, play, save
+from actor_node.evaluation.rollouts.copies import _CopyPolicies
 from actor_node.evaluation.task import reference_world
 from common.errors import ConfigError
+from common.policy.episodes import EpisodePolicy
 from common.policy.file import PolicyFile, save_policy
 from common.policy.network import Policy
 from common.run.directory import RunDirectory, create
 from common.run.players import players
-from common.run.run import make_run_spec
+from common.run.run import NetworkSpec, make_run_spec
 from common.worlds import make_world, world_spec
 from tests.common.examples import random_weights
 
@@ -109,6 +112,53 @@ def test_episodes_beyond_a_batch_of_copies_go_on_with_the_seeds():
     expected = np.concatenate([play(alone, policy, 1, 100 + e, int) for e in range(9)])
     np.testing.assert_allclose(together, expected, rtol=1e-6)
     assert done == [4, 8, 9]
+
+
+def recurrent_policy():
+    size = 3 * (24 * (18 + 1) + 24 * (8 + 1) + (8 + 1) * 5)
+    flat = np.random.default_rng(0).normal(size=size).astype(np.float32)
+    network = NetworkSpec(policy_hidden=(8,), recurrent="gru")
+    return Policy(players(world_spec("simple_spread"), "maddpg"), network, flat)
+
+
+def test_recurrent_policies_forget_between_episodes():
+    world = make_world("simple_spread", 4, seed=0, max_cycles=5)
+    network = make_run_spec(
+        {"scenario": "simple_spread", "network": {"policy_hidden": (8,), "recurrent": "gru"}}
+    ).network
+    size = 3 * (24 * (18 + 1) + 24 * (8 + 1) + (8 + 1) * 5)
+    flat = np.random.default_rng(0).normal(size=size).astype(np.float32)
+    policy = Policy(players(world.spec, "maddpg"), network, flat)
+    together = play(world, EpisodePolicy(policy), 9, 100, int)
+    alone = make_world("simple_spread", 1, seed=9, max_cycles=5)
+    expected = []
+    for seed in range(100, 109):
+        obs, total, memory = alone.reset([seed]), 0.0, np.zeros((1, 24), np.float32)
+        for _ in range(5):
+            step = alone.step(policy.act(obs, memory))
+            obs, total = step.obs, total + step.reward[0]
+        expected.append(total)
+    np.testing.assert_allclose(together, expected, rtol=1e-4)
+
+
+def test_recurrent_policies_forget_where_a_copy_starts_an_episode():
+    agents = world_spec("simple_spread")
+    network = make_run_spec(
+        {"scenario": "simple_spread", "network": {"policy_hidden": (8,), "recurrent": "gru"}}
+    ).network
+    flat = np.random.default_rng(0).normal(size=3 * (24 * (18 + 1) + 24 * (8 + 1) + (8 + 1) * 5)).astype(np.float32)
+    policy = Policy(players(agents, "maddpg"), network, flat)
+    policies = _CopyPolicies(agents, 2, partial(EpisodePolicy, policy))
+    obs = np.random.default_rng(1).normal(size=(2, 54)).astype(np.float32)
+    for copy in (0, 1):
+        policies.start_episode(copy, obs[copy], seed=0)
+    first, second = policies.act(), policies.act()
+    assert not np.array_equal(first, second)
+    policies.start_episode(0, obs[0], seed=0)
+    third = policies.act()
+    np.testing.assert_array_equal(third[0], first[0])
+    assert not np.array_equal(third[1], first[1])
+    assert not np.array_equal(third[1], second[1])
 
 
 def test_an_episode_that_ends_early_earns_nothing_more():

@@ -89,8 +89,9 @@ def test_untrained_is_a_network_of_the_seed(tmp_path):
 # ---- what comes of it ---------------------------------------------------------------------------------------------
 
 
-def test_a_team_against_itself_earns_what_its_evaluation_says(tmp_path):
-    team = make_team(tmp_path / "a", "simple_tag", 1)
+@pytest.mark.parametrize("recurrent", [None, "gru"])
+def test_a_team_against_itself_earns_what_its_evaluation_says(tmp_path, recurrent):
+    team = make_team(tmp_path / "a", "simple_tag", 1, network={"policy_hidden": (16, 8), "recurrent": recurrent})
     run, entrants = load_teams(names(team), 5)
     (pairing,) = run_tournament(run, entrants, 30, 5, FAST).pairings
     alone = evaluate(team, 30, 5, task=FAST)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from common.errors import ConfigError
-from common.policy.network import Policy, layer_shapes, parameter_shapes, unflatten, weight_count
+from common.policy.network import GruLayer, Policy, layer_shapes, parameter_shapes, unflatten, weight_count
 from common.run.players import players
 from common.run.run import NetworkSpec
 from common.spec import Box, Categorical, joint_spec
@@ -175,13 +175,13 @@ def test_flat_weights_are_agent_by_agent_layer_by_layer_weight_then_bias():
     flat = np.arange(30, dtype=np.float32)
     assert [layer_shapes(agent, network) for agent in joint.agents] == [[(3, 2), (2, 2)], [(1, 2), (2, 4)]]
     first, second = unflatten(flat, joint, network)
-    assert first[0].weight.tolist() == [[0, 1], [2, 3], [4, 5]]
-    assert first[0].bias.tolist() == [6, 7]
-    assert first[1].weight.tolist() == [[8, 9], [10, 11]]
-    assert first[1].bias.tolist() == [12, 13]
-    assert second[0].weight.tolist() == [[14, 15]]
-    assert second[1].bias.tolist() == [26, 27, 28, 29]
-    assert np.shares_memory(first[0].weight, flat), "views, not copies"
+    assert first.first.weight.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert first.first.bias.tolist() == [6, 7]
+    assert first.last.weight.tolist() == [[8, 9], [10, 11]]
+    assert first.last.bias.tolist() == [12, 13]
+    assert second.first.weight.tolist() == [[14, 15]]
+    assert second.last.bias.tolist() == [26, 27, 28, 29]
+    assert np.shares_memory(first.first.weight, flat), "views, not copies"
 
 
 def test_with_layer_norm_a_hidden_layer_is_weight_bias_gain_and_bias_of_the_norm():
@@ -195,7 +195,8 @@ def test_with_layer_norm_a_hidden_layer_is_weight_bias_gain_and_bias_of_the_norm
         ("1/weight", (2, 2)),
         ("1/bias", (2,)),
     ]
-    ((hidden, last),) = unflatten(np.arange(18, dtype=np.float32), joint, network)
+    (((hidden,), gru, last),) = unflatten(np.arange(18, dtype=np.float32), joint, network)
+    assert gru is None
     assert hidden.weight.tolist() == [[0, 1], [2, 3], [4, 5]]
     assert hidden.bias.tolist() == [6, 7]
     assert (hidden.norm.gain.tolist(), hidden.norm.bias.tolist()) == ([8, 9], [10, 11])
@@ -301,3 +302,76 @@ def test_samples_have_the_policies_standard_deviation():
     assert u.std() == pytest.approx(float(std[0, 2]), rel=0.03)
     assert set(drawn[:, 6:8].sum(axis=1)) == {1.0}
     np.testing.assert_array_equal(drawn[:, 4], policy.act(obs)[:, 4])
+
+
+# ---- recurrent policies -------------------------------------------------------------------------------------------
+
+GRU = NetworkSpec(policy_hidden=(3, 2), recurrent="gru")
+
+
+def test_a_recurrent_policy_has_its_gates_in_place_of_the_last_hidden_layer():
+    joint = alone(joint_spec([("a", "t", 4, (Categorical(2),))]))
+    assert list(parameter_shapes(joint.agents[0], GRU).items()) == [
+        ("0/weight", (4, 3)),
+        ("0/bias", (3,)),
+        ("1/weight", (3, 6)),
+        ("1/bias", (6,)),
+        ("1/recurrent_weight", (2, 6)),
+        ("1/recurrent_bias", (6,)),
+        ("2/weight", (2, 2)),
+        ("2/bias", (2,)),
+    ]
+
+
+def literal_gru(x, memory, layer):
+    """One row of torch's GRU, number by number, from its documentation: gates r, z, n side by side."""
+    units = len(memory)
+    inner = [
+        [sum(v * w for v, w in zip(values, weight[:, k].tolist(), strict=True)) + bias[k] for k in range(3 * units)]
+        for values, weight, bias in (
+            (x, layer.weight, layer.bias.tolist()),
+            (memory, layer.recurrent_weight, layer.recurrent_bias.tolist()),
+        )
+    ]
+    found = []
+    for k in range(units):
+        reset, update = (1 / (1 + math.exp(-inner[0][g * units + k] - inner[1][g * units + k])) for g in (0, 1))
+        candidate = math.tanh(inner[0][2 * units + k] + reset * inner[1][2 * units + k])
+        found.append((1 - update) * candidate + update * memory[k])
+    return found
+
+
+def test_the_memory_of_each_player_and_copy_is_that_of_a_literal_unit():
+    rng = np.random.default_rng(0)
+    joint = alone(joint_spec([("a", "t", 4, (Categorical(2),)), ("b", "t", 3, (Categorical(3),))]))
+    flat = rng.normal(size=weight_count(joint, GRU)).astype(np.float32)
+    policy, layers = Policy(joint, GRU, flat), unflatten(flat, joint, GRU)
+    memory, expected = np.zeros((2, 4), np.float32), [[[0.0, 0.0], [0.0, 0.0]] for _ in range(2)]
+    for _ in range(5):
+        obs = rng.normal(size=(2, 7)).astype(np.float32)
+        logits = policy.logits(obs, memory)
+        for copy in range(2):
+            for i, (player, own) in enumerate(zip(joint.agents, layers, strict=True)):
+                x = np.maximum(obs[copy, player.obs_slice] @ own.hidden[0].weight + own.hidden[0].bias, 0.0).tolist()
+                expected[copy][i] = literal_gru(x, expected[copy][i], own.gru)
+                out = np.array(expected[copy][i]) @ own.last.weight + own.last.bias
+                np.testing.assert_allclose(logits[copy, player.action_slice], out, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(memory, np.array(expected).reshape(2, 4), rtol=1e-4, atol=1e-6)
+
+
+def test_a_unit_equals_torchs_in_float64():
+    rng = np.random.default_rng(1)
+    arrays = [rng.normal(size=shape) for shape in ((3, 15), (15,), (5, 15), (15,))]
+    cell = nn.GRUCell(3, 5, dtype=torch.float64)
+    for name, value in zip(("weight_ih", "bias_ih", "weight_hh", "bias_hh"), arrays, strict=True):
+        getattr(cell, name).data = torch.tensor(value.T)
+    x, memory = rng.normal(size=(7, 3)), rng.normal(size=(7, 5))
+    expected = cell(torch.tensor(x), torch.tensor(memory)).detach().numpy()
+    np.testing.assert_allclose(GruLayer(*arrays).forward(x, memory), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_recurrent_policies_refuse_to_act_without_their_memory():
+    joint = alone(joint_spec([("a", "t", 4, (Categorical(2),))]))
+    policy = Policy(joint, GRU, np.zeros(weight_count(joint, GRU), np.float32))
+    with pytest.raises(ValueError, match="the policies are recurrent: pass the memory"):
+        policy.act(np.zeros((1, 4), np.float32))

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from common.run.run import Run, make_run_spec
-from common.wire.messages import ActorStatus, LearnerReport, Status
+from common.wire.messages import ActorStatus, EvaluationReport, LearnerReport, Status
 from common.worlds import world_spec
 from deploy.local.launcher import endless_episode_text
 from deploy.local.live_display import LineDisplay, TimeLeft, draw, learner_activity, status_rows
@@ -280,3 +280,15 @@ def test_words_of_an_environment_are_not_taken_for_markup() -> None:
     console.print(draw("a run", status, (), 1.0))
     assert isinstance(console.file, io.StringIO)
     assert "KeyError: '[/tmp/x]' [agent_0]" in console.file.getvalue()
+
+
+def test_the_newest_evaluation_is_the_score() -> None:
+    assert "score" not in dict(status_rows(STATUS))
+    found = EvaluationReport(120_000, 100, -23.4, {}, -22.9, 90_000)
+    learner = msgspec.structs.replace(LEARNER, evaluation=found)
+    rows = dict(status_rows(msgspec.structs.replace(STATUS, learner=learner)))
+    assert rows["score"] == "-23.40 at 120,000 env steps, without exploration; best -22.90 at 90,000"
+    sides = msgspec.structs.replace(found, side_returns={"adversary": 12.5, "agent": -35.9})
+    learner = msgspec.structs.replace(LEARNER, evaluation=sides)
+    rows = dict(status_rows(msgspec.structs.replace(STATUS, learner=learner)))
+    assert rows["score"] == "adversary 12.50, agent -35.90 at 120,000 env steps, without exploration"

@@ -318,12 +318,12 @@ def test_deterministic_sides_keep_their_losses() -> None:
     assert [player.stochastic for player in masac.players.agents] == [True, True, True, False]
     assert len(masac.layout.critics) == 7
     batch = batch_of(joint, 0)
-    sample = masac._sample(masac._next_outputs(batch.next_obs), batch.next_obs)
+    sample = masac._sample(masac._next_outputs(batch), batch.next_obs)
     own = masac.players.agents[3].action_slice
     for target in masac.policies.target:
         for parameter in target.parameters():
             parameter.data.mul_(2.0)
-    changed = masac._sample(masac._next_outputs(batch.next_obs), batch.next_obs)
+    changed = masac._sample(masac._next_outputs(batch), batch.next_obs)
     assert not sample.entropy[3].any()
     assert sample.entropy[:3].all()
     assert torch.equal(sample.logits[:, : own.start], changed.logits[:, : own.start])

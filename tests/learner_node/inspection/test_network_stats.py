@@ -7,9 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from common.policy.network import Layer
-from common.spec import Box, Categorical, Part, joint_spec
+from common.policy.heads import Floats
+from common.policy.network import Layer, PolicyLayers
+from common.spec import AgentSpec, Box, Categorical, Part, joint_spec
 from learner_node.inspection.network_stats import (
+    NetworkStats,
     ValueStats,
     critic_stats,
     forward,
@@ -38,9 +40,14 @@ def player(*parts: Part, obs: int = 3):
     return joint_spec([("agent_0", "agent", obs, parts)]).agents[0]
 
 
-def answering(logits: list[float], inputs: int = 3) -> list[Layer]:
-    """Returns a network that puts out the same logits whatever it sees."""
-    return [layers(inputs, 4, 1)[0], Layer(np.zeros((4, len(logits)), np.float32), np.array(logits, np.float32))]
+def answering(logits: list[float], inputs: int = 3) -> PolicyLayers:
+    """Returns a policy that puts out the same logits whatever it sees."""
+    last = Layer(np.zeros((4, len(logits)), np.float32), np.array(logits, np.float32))
+    return PolicyLayers([layers(inputs, 4, 1)[0]], None, last)
+
+
+def stats_of(agent: AgentSpec, head: str, policy: PolicyLayers, obs: Floats) -> NetworkStats:
+    return policy_stats(agent, head, policy, policy.hidden_outputs(obs), obs)
 
 
 # ---- networks -----------------------------------------------------------------------------------------------------
@@ -82,7 +89,7 @@ def test_a_network_without_relu_has_no_dead_units() -> None:
 
 def test_the_share_of_saturated_box_actions() -> None:
     agent = player(Box((-2.0,) * 4, (1.0,) * 4))
-    figures = policy_stats(agent, "box", answering([3.0, -3.0, 2.0, 0.0]), np.zeros((10, 3), np.float32))
+    figures = stats_of(agent, "box", answering([3.0, -3.0, 2.0, 0.0]), np.zeros((10, 3), np.float32))
     assert figures.saturated == 0.5
     assert figures.logit_size == pytest.approx(np.sqrt((9 + 9 + 4) / 4))
     assert figures.top_probability is None
@@ -91,7 +98,7 @@ def test_the_share_of_saturated_box_actions() -> None:
 
 def test_a_number_without_a_range_is_not_saturated() -> None:
     agent = player(Box((-1.0, 0.0), (1.0, 0.0)))
-    figures = policy_stats(agent, "box", answering([0.0, 99.0]), np.zeros((5, 3), np.float32))
+    figures = stats_of(agent, "box", answering([0.0, 99.0]), np.zeros((5, 3), np.float32))
     assert figures.saturated == 0.0
 
 
@@ -99,19 +106,19 @@ def test_a_number_without_a_range_is_not_saturated() -> None:
 def test_a_force_is_saturated_by_its_length(push: float, share: float) -> None:
     thrust, force = player(Box((0.0,) * 5, (1.0,) * 5)), player(Box((-1.0, -1.0), (1.0, 1.0)))
     obs = np.zeros((4, 3), np.float32)
-    assert policy_stats(thrust, "force", answering([9.0, 0.0, push, 0.0, 0.0]), obs).saturated == share
-    assert policy_stats(force, "force", answering([0.0, push]), obs).saturated == share
+    assert stats_of(thrust, "force", answering([9.0, 0.0, push, 0.0, 0.0]), obs).saturated == share
+    assert stats_of(force, "force", answering([0.0, push]), obs).saturated == share
 
 
 def test_choices_are_told_by_their_likeliest_and_their_entropy() -> None:
     agent = player(Categorical(4), Categorical(2))
     obs = np.zeros((4, 3), np.float32)
-    even = policy_stats(agent, "box", answering([7.0] * 6), obs)
+    even = stats_of(agent, "box", answering([7.0] * 6), obs)
     assert (even.top_probability, even.entropy) == (pytest.approx((1 / 4 + 1 / 2) / 2), pytest.approx(1.0))
-    sure = policy_stats(agent, "box", answering([40.0, 0, 0, 0, 0, 40.0]), obs)
+    sure = stats_of(agent, "box", answering([40.0, 0, 0, 0, 0, 40.0]), obs)
     assert (sure.top_probability, sure.entropy) == (pytest.approx(1.0), pytest.approx(0.0, abs=1e-6))
     assert sure.saturated is None
-    soft = policy_stats(player(Box((0.0,) * 4, (1.0,) * 4)), "soft", answering([0.0] * 4), obs)
+    soft = stats_of(player(Box((0.0,) * 4, (1.0,) * 4)), "soft", answering([0.0] * 4), obs)
     assert soft.top_probability == pytest.approx(0.25)
 
 
@@ -119,7 +126,7 @@ def test_forbidden_choices_count_for_nothing() -> None:
     agent = joint_spec([("agent_0", "agent", 5, (Categorical(4),))], {"agent_0"}).agents[0]
     obs = np.zeros((6, 5), np.float32)
     obs[:, 1:] = [1, 0, 1, 0]
-    figures = policy_stats(agent, "box", answering([3.0, 99.0, 3.0, 99.0], 5), obs)
+    figures = stats_of(agent, "box", answering([3.0, 99.0, 3.0, 99.0], 5), obs)
     assert (figures.top_probability, figures.entropy) == (pytest.approx(0.5), pytest.approx(1.0))
     assert figures.logit_size == pytest.approx(3.0)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from common.run.directory import RunDirectory, create
+from common.run.evaluations import ScheduledEvaluation, read_evaluations
 from common.run.run import Run, make_run_spec
 from common.worlds import world_spec
 from learner_node.reporting.metrics_log import MetricsLog
@@ -71,3 +72,35 @@ def test_numbered_curves_are_the_seed_documents_over_updates(tmp_path: Path, age
         assert curves[".", f"agent{agent}/mean_episode_rewards"] == [(300, agent + 1.0)]
     assert curves[".", "run/progress"] == [(300, 0.5)]
     assert not {name for _, name in curves if name.startswith("critic_loss")}
+
+
+class Tracker:
+    """Notes what it receives."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, dict[str, float]]] = []
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        self.lines.append((step, values))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("curves", "at", "now"), [("named", 2_500, 4_000), ("numbered", 100, 160)])
+def test_an_evaluation_is_a_line_and_stands_where_its_weights_were_taken(
+    tmp_path: Path, curves: str, at: int, now: int
+) -> None:
+    directory, run = tag(tmp_path, logging={"tensorboard": curves})
+    tracker = Tracker()
+    log = MetricsLog(directory, run, tracker)  # type: ignore[arg-type]
+    found = ScheduledEvaluation(9.0, 2_500, 100, 3.0, 20, 2_000_000, -3.5, (-4.0, -3.0), {"agent_0": -3.5})
+    log.write_evaluation(found, updates=160, env_steps=4_000)
+    log.close()
+    assert read_evaluations(directory.evaluations_file) == [found]
+    drawn = scalars(directory.tensorboard)
+    assert drawn[".", "evaluation/return"] == [(at, -3.5)]
+    assert drawn[".", "evaluation/return_per_agent/agent_0"] == [(at, -3.5)]
+    ((step, values),) = tracker.lines
+    assert step == now, "a tracker accepts no step before its newest one"
+    assert (values["evaluation/env_steps"], values["evaluation/updates"], values["time"]) == (2_500.0, 100.0, 9.0)

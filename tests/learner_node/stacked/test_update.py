@@ -77,6 +77,9 @@ SETTINGS = {
     "sampled_targets": AlgorithmSpec(target_actions="sampled", gumbel="soft", gumbel_temperature=0.7),
     "huber": AlgorithmSpec(critic_loss="huber", reward_scale=3.0),
     "weight_decay": AlgorithmSpec(critic_weight_decay=0.1, policy_weight_decay=0.2),
+    "decoupled_weight_decay": AlgorithmSpec(
+        critic_weight_decay=0.1, policy_weight_decay=0.2, decoupled_weight_decay=True
+    ),
     "team_spirit": AlgorithmSpec(team_spirit=0.3),
     "normalised": AlgorithmSpec(normalise_observations=True, normalise_rewards=True, reward_scale=3.0, team_spirit=0.3),
     "matd3": AlgorithmSpec(name="matd3", smoothing=0.3),

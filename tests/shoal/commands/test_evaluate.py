@@ -181,10 +181,16 @@ def test_one_run_is_printed_and_its_result_is_stored(tmp_path):
     assert {"scenario", "episodes", "seed", "return_mean", "return_ci95", "return_per_agent"} <= found.keys()
     assert (found["world"], found["dynamics"]) == ("simple_tag", "mpe2")
     assert found["metrics"]["touches"]["mean"] >= 0
-    assert msgspec.json.decode(team.evaluation_file.read_bytes()) == found
+    assert [(one["side"], one["opponents"]) for one in found["scale"]] == [("adversary", "frozen"), ("agent", "frozen")]
+    assert found["evaluations"] == []
+    assert "shoal diagnose" in found["next_steps"][0]  # a team that never trained is no better than an untrained one
+    stored = msgspec.json.decode(team.evaluation_file.read_bytes())
+    assert {**stored, "evaluations": [], "next_steps": found["next_steps"]} == found
     output = shoal_run("evaluate", team.path, "--episodes", 5, "--fast").stdout
     assert "return S = " in output
     assert "adversaries touching agents" in output
+    assert "adversary against the frozen team: random " in output
+    assert "next: The side adversary is not clearly better than random actions." in output
 
 
 @pytest.mark.slow

@@ -307,3 +307,25 @@ def test_a_side_that_acts_as_one_lists_its_agents_columns(tmp_path: Path) -> Non
     assert [spaces.agent for spaces in one.spaces] == ["agent_0", "agent_1"]
     assert one.spaces[1].observation[0].columns == (BOXES.agents[0].obs_dim, BOXES.obs_dim)
     assert one.spaces[1].action[-1].columns[1] == one.action_dim
+
+
+@pytest.mark.parametrize("hidden", [(16, 8), (8,)])
+def test_a_recurrent_policy_takes_and_returns_its_memory(hidden: tuple[int, ...], tmp_path: Path) -> None:
+    network = {"policy_hidden": hidden, "recurrent": "gru", "share_policies": False}
+    policy = team_of(MASKED, network=network)
+    write_team(policy, tmp_path, logits=True)
+    listed = json.loads((tmp_path / "team.json").read_text())
+    assert [one["memory_dim"] for one in listed] == [8] * len(listed)
+    obs, ours = obs_of(MASKED), Policy(policy.run.players, policy.run.spec.network, policy.flat)
+    memory = np.zeros((ROWS, ours.memory_dim), np.float32)
+    memories = dict.fromkeys((player.name for player in policy.run.players.agents), np.zeros((ROWS, 8), np.float32))
+    for step in range(3):
+        rows = np.roll(obs, step, axis=0)
+        expected = ours.logits(rows, memory)
+        for player in policy.run.players.agents:
+            session = onnxruntime.InferenceSession(tmp_path / f"{player.name}.onnx")
+            inputs = {"obs": np.ascontiguousarray(rows[:, player.obs_slice]), "memory": memories[player.name]}
+            logits, memories[player.name] = session.run(["logits", "next_memory"], inputs)
+            np.testing.assert_allclose(logits, expected[:, player.action_slice], rtol=1e-5, atol=1e-5)
+    about = {entry.key: entry.value for entry in onnx.load(tmp_path / listed[0]["file"]).metadata_props}
+    assert about["memory_dim"] == "8"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -81,7 +82,11 @@ def left_behind(directory: Path) -> list[int]:
 def test_a_diagnosis_leaves_no_program_behind(
     run: Callable[[str], FinalTask], tmp_path: Path, eventually: Callable[..., object]
 ) -> None:
-    assert run_in_child(run("well"), lambda: False).updates > 0
+    task = run("well")
+    found = run_in_child(task, lambda: False)
+    assert found.updates > 0
+    stored = json.loads((Path(task.run) / "diagnosis.json").read_text())
+    assert (stored["updates"], len(stored["warnings"])) == (found.updates, len(found.warnings)), "for the report"
     eventually(lambda: not left_behind(tmp_path), "the programs end")
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from common.run.directory import RunDirectory
 from shoal.commands.report.comparison import Estimate, on_one_scale
-from shoal.commands.report.reading import Trend, next_steps, trend_of, trend_text
+from shoal.commands.report.reading import Trend, comparison_text, next_steps, run_trend, trend_of, trend_text
 from shoal.commands.report.run_record import read_record
 
 from .report_runs import evaluate_run, line, make_run, write_lines
@@ -78,6 +78,18 @@ def test_a_rising_run_goes_on_for_as_long_again(tmp_path: Path) -> None:
     assert command == f"shoal train --resume --run {directory.path} --time 152s", "40 lines of 1.9 s, twice"
 
 
+def test_a_run_of_few_updates_is_too_young_to_judge(tmp_path: Path) -> None:
+    """Under maddpg with the defaults a reward needs 1 / (1 - 0.9) / 0.01 = 1,000 updates to reach the values."""
+    directory = make_run(tmp_path / "run", lines=0)
+    write_lines(directory, [line(i, 3, return_mean=-80.0, updates=10 * i) for i in range(26)])
+    evaluate_run(directory, updates=250)
+    directory.mark_finished()
+    assert run_trend(read_record(directory.path)).direction == "early"
+    ((text, command),) = steps_of(directory)
+    assert "250 updates are few. A reward needs about 1,000 updates" in text
+    assert command == f"shoal train --resume --run {directory.path} --time 190s", "25 lines of 1.9 s, four times"
+
+
 def test_a_level_run_needs_seeds_or_other_settings(tmp_path: Path) -> None:
     ((text, command),) = steps_of(finished(tmp_path / "run", [-80.0, -50.0, *[-40.0] * 40]))
     assert "seeds" in text
@@ -115,6 +127,29 @@ def test_an_unreadable_diagnosis_is_ignored(tmp_path: Path, content: str) -> Non
     directory = make_run(tmp_path / "run")
     directory.diagnosis_file.write_text(content)
     assert read_record(directory.path).diagnosis is None
+
+
+# ---- groups -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("best", "upper", "said"),
+    [
+        (Estimate("a", -30.0, -31.0, -29.0, (-30.0, -30.0)), -38.0, "a is better than b and all others"),
+        (Estimate("a", -30.0, -39.0, -21.0, (-29.0, -31.0)), -38.0, "its interval overlaps that of b"),
+        (Estimate("a", -30.0, -31.0, -29.0), -38.0, "at least two runs on each side"),
+    ],
+    ids=["apart", "overlapping", "one run, whose interval is over episodes"],
+)
+def test_the_best_group_is_named_with_what_the_runs_show(best: Estimate, upper: float, said: str) -> None:
+    second = Estimate("b", -40.0, -42.0, upper, (-39.0, -41.0))
+    text = comparison_text([second, Estimate("c", math.nan), best])
+    assert text.startswith("a ")
+    assert said in text
+
+
+def test_one_group_is_compared_with_nothing() -> None:
+    assert comparison_text([Estimate("a", -3.0, -4.0, -2.0), Estimate("b", math.nan)]) == ""
 
 
 # ---- on one scale ---------------------------------------------------------------------------------------------------

@@ -35,11 +35,12 @@ from shoal.commands.bench.data_plane.load_generator import LoadGenerator, Record
 from shoal.commands.bench.data_plane.sampling_load import BATCH, SamplingClient
 from shoal.commands.bench.measurements import BenchProgress, BenchRow, compare, rate, row
 from shoal.commands.bench.memory import resident_mib
+from shoal.commands.bench.peers import PEERS
 from shoal.commands.bench.peers.environment import Peer, install_missing
 from shoal.commands.bench.processes import Processes, ReplayServer, StartedProcess
 
 REVERB = Peer("reverb", ("dm-reverb==0.14.0", "tensorflow==2.15.1"))
-TORCHRL = Peer("torchrl", ("torchrl==0.14.1", "redis==8.1.0", "torch==2.13.0"))
+TORCHRL = next(peer for peer in PEERS if peer.name == "torchrl")
 ACTORS = 4
 SECONDS = 1.0
 ROUND_TRIPS = 50
@@ -67,7 +68,7 @@ class _Setting(NamedTuple):
 
     @property
     def script(self) -> Path:
-        return Path(__file__).with_name(f"{self.peer.name}_replay.py")
+        return Path(__file__).parent / "scripts" / f"{self.peer.name}_replay.py"
 
     @property
     def row_bytes(self) -> int:

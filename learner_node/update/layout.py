@@ -213,6 +213,7 @@ def _refuse_mixing(
     """Raises ConfigError for settings of critics that those of FACMAC cannot have."""
     settings = {
         f"network.critic = {network.critic!r}: set network.critic=mlp": network.critic != MLP,
+        f"network.recurrent = {network.recurrent!r}: set network.recurrent=none": network.recurrent is not None,
         f"algorithm.critic_loss = {algorithm.critic_loss!r}: set squared or huber": algorithm.critic_loss == "hl_gauss",
         "algorithm.critic_sees = 'state': set both or observations": algorithm.critic_sees == "state",
     }

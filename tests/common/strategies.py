@@ -109,10 +109,16 @@ def run_specs() -> st.SearchStrategy[RunSpec]:
 
 
 def _valid_spec(fields: dict[str, Any]) -> RunSpec:
-    network, algorithm = fields["network"], fields["algorithm"]
+    """Returns a spec in which user critics learn values, and recurrent policies from sequences."""
+    network, algorithm, replay = fields["network"], fields["algorithm"], fields["replay"]
     if network.is_user_critic and algorithm.critic_loss == "hl_gauss":
         algorithm = msgspec.structs.replace(algorithm, critic_loss="huber")
-    return RunSpec(**{**fields, "algorithm": algorithm})
+    if network.recurrent:
+        network = msgspec.structs.replace(network, critic="mlp")
+        steps = replay.sequence_steps
+        batch = steps * max(1, replay.batch // steps)
+        replay = msgspec.structs.replace(replay, batch=batch, sampler="uniform", priority_exponent=0.0)
+    return RunSpec(**{**fields, "network": network, "algorithm": algorithm, "replay": replay})
 
 
 def _valid_replay(replay: ReplaySpec, sampler: str) -> ReplaySpec:

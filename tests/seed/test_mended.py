@@ -208,7 +208,7 @@ def test_networks_start_within_a_bound_by_their_inputs(team: str) -> None:
     for player, layers in zip(
         learner.players.agents, unflatten(learner.policy_weights(), learner.players, network), strict=True
     ):
-        for inputs, layer in zip((player.obs_dim, 200, 20), layers, strict=True):
+        for inputs, layer in zip((player.obs_dim, 200, 20), (*layers.hidden, layers.last), strict=True):
             for values in (layer.weight, layer.bias):
                 assert abs(values).max() <= inputs**-0.5
             assert abs(layer.weight).max() > 0.75 * inputs**-0.5
@@ -231,7 +231,7 @@ def test_any_number_of_agents_of_any_size_is_trained(scenario: str) -> None:
         )
     ]
     assert len(agents) == len(run.joint.agents)
-    assert all(not np.array_equal(old[0].weight, new[0].weight) for old, new in agents)
+    assert all(not np.array_equal(old.first.weight, new.first.weight) for old, new in agents)
 
 
 # ---- records ------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def test_one_step_of_one_agent_moves_all_that_share_with_it(team: str) -> None:
     learner = StackedUpdate(TEAMS[team], network, AlgorithmSpec(), 5, SINGLE)
     learner.policies.shared.add_(torch.randn_like(learner.policies.shared))
     learner.policies.step()
-    policies = unflatten(learner.policy_weights(), learner.players, network)
+    policies = [(*one.hidden, one.last) for one in unflatten(learner.policy_weights(), learner.players, network)]
     mates = {"tag": (0, 1, 2), "mixed": (1, 2)}[team]
     for layers in zip(*(policies[i] for i in mates), strict=True):
         assert all(np.array_equal(layers[0].weight, layer.weight) for layer in layers)
@@ -56,6 +56,6 @@ def test_an_agents_start_depends_on_seed_and_place_alone() -> None:
     few, many = TEAMS["speaker_listener"], TEAMS["spread"]
     learners = [StackedUpdate(team, NETWORK, AlgorithmSpec(), 7, SINGLE) for team in (many, many, few)]
     first, again, other = (unflatten(one.policy_weights(), one.players, NETWORK) for one in learners)
-    np.testing.assert_array_equal(first[0][1].weight, again[0][1].weight)
-    assert not np.array_equal(first[0][1].weight, first[1][1].weight)
-    assert other[0][0].weight.shape == (3, 64)
+    np.testing.assert_array_equal(first[0].last.weight, again[0].last.weight)
+    assert not np.array_equal(first[0].last.weight, first[1].last.weight)
+    assert other[0].first.weight.shape == (3, 64)

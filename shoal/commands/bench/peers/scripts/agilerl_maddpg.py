@@ -55,8 +55,8 @@ def train(run: TrainingRun, name: str) -> Act:
     obs, info = env.reset()
     run.start()
     while run.running:
-        _, raw_action = action = agent.get_action(obs=obs, infos=info)
-        next_obs, reward, termination, truncation, info = env.step(action[0])
+        action, raw_action = agent.get_action(obs=obs, infos=info)
+        next_obs, reward, termination, truncation, info = env.step(action)
         transition = transition_to_tensordict(
             MultiAgentTransition(obs=obs, action=raw_action, reward=reward, next_obs=next_obs, done=termination)
         )

@@ -112,11 +112,9 @@ def train(run: TrainingRun, name: str) -> Act:
     # Exploration is annealed over a third of the frames of BenchMARL's own budget.
     config.exploration_anneal_frames = 1_000_000
     config.evaluation, config.render, config.save_folder = False, False, str(Path.cwd())
-    cells = {"num_cells": [64, 64]} if name == "paper" else {}
     model, critic = MlpConfig.get_from_yaml(), MlpConfig.get_from_yaml()
-    for one in (model, critic):
-        for key, value in cells.items():
-            setattr(one, key, value)
+    if name == "paper":
+        model.num_cells = critic.num_cells = [64, 64]
     clock = Clock(run, agents)
     config_of_task = {"task": run.world, "agents": agents, "max_cycles": 1_000 if ":" in run.world else 25}
     experiment = Experiment(

@@ -153,6 +153,7 @@ def test_the_sizes_count_the_parameters(team: str, network: dict[str, bool]) -> 
     ("network", "algorithm", "message"),
     [
         (NetworkSpec(critic="set"), AlgorithmSpec(name="facmac"), r"network\.critic = 'set': set network\.critic=mlp"),
+        (NetworkSpec(recurrent="gru"), AlgorithmSpec(name="facmac"), r"'gru': set network\.recurrent=none"),
         (
             NetworkSpec(),
             AlgorithmSpec(name="facmac", critic_loss="hl_gauss"),

@@ -110,6 +110,8 @@ class SlurmCluster:
         self._cpus = cpus
         self._link = f"shoal{os.getpid() % 10_000}"
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
+        self._networks: dict[str, str] = {}
+        """Identifiers of the nodes' network namespaces, each different from the machine's."""
         self._daemons: list[subprocess.Popen[bytes]] = []
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("SHOAL_", "SLURM_"))},
@@ -157,6 +159,7 @@ class SlurmCluster:
         os.close(reading)
         # `unshare` becomes the shell; its network namespace is new once it differs from this process's.
         until(lambda: _network(node.pid) not in ("", _network(os.getpid())), "the node has a namespace")
+        self._networks[name] = _network(node.pid)
         inside = f"{self._link}{name}"
         self._ip("link", "add", inside, "type", "veth", "peer", "name", f"{inside}p")
         self._ip("link", "set", inside, "master", self._link, "up")
@@ -168,8 +171,9 @@ class SlurmCluster:
 
     def kill_node(self, name: str) -> None:
         """Kills everything on a node, as when its power fails."""
-        namespace = _network(self._nodes[name].pid)
-        for _ in range(20):
+        namespace = self._networks.get(name, "")
+        # Never the machine's own: a node that did not start has no network, and everything else must live.
+        for _ in range(20 if namespace not in ("", _network(os.getpid())) else 0):
             members = [p for p in psutil.process_iter() if _network(p.pid) == namespace]
             if not members:
                 break
@@ -177,7 +181,9 @@ class SlurmCluster:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     member.kill()
             time.sleep(0.1)
-        self._nodes.pop(name).wait()
+        node = self._nodes.pop(name)
+        node.kill()
+        node.wait()
 
     def submit(self, script: Path, *arguments: str, options: tuple[str, ...] = (), **variables: str) -> str:
         """Submits a script and returns the job's number."""
@@ -238,7 +244,7 @@ class SlurmCluster:
 
     def leftovers(self) -> list[str]:
         """Returns the command lines of processes on nodes that belong neither to Slurm nor to the cluster."""
-        spaces = {_network(node.pid) for node in self._nodes.values()}
+        spaces = {self._networks[name] for name in self._nodes}
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.NoSuchProcess):

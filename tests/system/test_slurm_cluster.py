@@ -104,13 +104,10 @@ def shared(cluster: SlurmCluster, tmp_path: Path) -> Iterator[SharedDirectory]:
 def test_a_run_on_one_node_is_followed_scraped_evaluated_and_reported(
     cluster: SlurmCluster, shared: SharedDirectory
 ) -> None:
-    job = shared.submit(*SPREAD, "--time", "15s", SHOAL_METRICS="true")
+    job = shared.submit(*SPREAD, "--time", "45s", SHOAL_METRICS="true")
     shared.waits_until_it_learns(job)
     node = cluster.node_of(job)
     assert f"training on {node} in {shared.run.path}" in cluster.log(job)
-    status = cluster.run_on(node, "shoal", "status", str(shared.run.path), "--json", **shared.variables)
-    assert status.returncode == 0, status.stderr
-    assert json.loads(status.stdout)["run"]["spec"]["scenario"] == "simple_spread"
     targets = json.loads((shared.path / "targets" / "run.json").read_text())
     for target, metric in zip(targets, ("shoal_replay_", "shoal_learner_", "shoal_actor_"), strict=True):
         (address,) = target["targets"]
@@ -118,6 +115,9 @@ def test_a_run_on_one_node_is_followed_scraped_evaluated_and_reported(
         assert host == node
         with urllib.request.urlopen(f"http://{cluster.address(host)}:{port}/metrics", timeout=10) as answer:
             assert metric in answer.read().decode(), "another machine can scrape it"
+    status = cluster.run_on(node, "shoal", "status", str(shared.run.path), "--json", **shared.variables)
+    assert status.returncode == 0, status.stderr
+    assert json.loads(status.stdout)["run"]["spec"]["scenario"] == "simple_spread"
     shared.ends_well(job)
     assert shared.run.finished_file.exists()
     assert shared.run.evaluation_file.exists(), shared.everything(job)
@@ -192,7 +192,7 @@ def test_nodes_play_together_and_survive_the_death_of_one(
 ) -> None:
     make_keys(tmp_path / "keys", [])
     keys = {"SHOAL_KEYS": str(tmp_path / "keys"), "SHOAL_METRICS": "true"}
-    job = shared.submit(*SPREAD, "--time", "40s", options=("--nodes=2", "--nodelist=n1,n2"), **keys)
+    job = shared.submit(*SPREAD, "--time", "60s", options=("--nodes=2", "--nodelist=n1,n2"), **keys)
     array = shared.submit(options=("--array=1", "--nodelist=n3"), **keys)
     shared.waits_until_it_learns(job)
 

@@ -28,7 +28,7 @@ class BenchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     episodes: Annotated[
         int, Meta(ge=1, description="peers: Length of the evaluation of each trained team [episodes].")
     ] = 200
-    seeds: Annotated[int, Meta(ge=1, description="peers: Number of training seeds of each program.")] = 1
+    seeds: Annotated[int, Meta(ge=1, description="peers: Training runs of each program, one a seed [runs].")] = 1
     peer: Annotated[
         tuple[str, ...],
         Meta(

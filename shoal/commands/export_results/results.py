@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from common.errors import ConfigError
 from common.run.directory import RunDirectory
+from common.run.evaluations import read_evaluations
 from shoal.commands.report.run_record import RunRecord, grouped, read_record
 
 PARTICLE = "mpe"
@@ -18,34 +20,35 @@ RETURN = "return"
 OverAgents = Literal["sum", "mean"]
 
 
-class Scores(msgspec.Struct, frozen=True):
-    """The figures of one evaluation: a line of evaluations.jsonl, or evaluation.json."""
+class Scores(NamedTuple):
+    """The figures of one evaluation: means over its episodes."""
 
     updates: int
     return_mean: float
-    """Mean over episodes of the return summed over agents."""
-    return_per_agent: dict[str, float]
+    """Return summed over agents."""
+    agents: int
+    metrics: Mapping[str, float]
+    """Metrics of the world by name."""
     env_steps: int = 0
-    """Environment steps of the run when the weights were taken; 0 in evaluation.json."""
+    """Environment steps of the run when the weights were taken; 0 after the training."""
     trained_s: float = 0.0
-    """Training time when the weights were taken [s]; 0 in evaluation.json."""
-    metrics: dict[str, msgspec.Raw] = {}
-    """Metric -> mean over episodes, alone or with its interval; null if no episode has the metric."""
+    """Training time when the weights were taken [s]; 0 after the training."""
 
     def values(self, over_agents: OverAgents) -> dict[str, float]:
         """Returns the return and the metrics of the world, by name in lower case."""
-        divisor = max(1, len(self.return_per_agent)) if over_agents == "mean" else 1
-        found = {RETURN: self.return_mean / divisor}
-        for name, raw in self.metrics.items():
-            value = msgspec.json.decode(raw, type=float | _Mean | None)
-            mean = value.mean if isinstance(value, _Mean) else value
-            if mean is not None:
-                found[name.lower()] = mean
-        return found
+        mean = self.return_mean / (max(1, self.agents) if over_agents == "mean" else 1)
+        return {RETURN: mean, **{name.lower(): value for name, value in self.metrics.items()}}
 
 
 class _Mean(msgspec.Struct, frozen=True):
     mean: float | None
+
+
+class _FinalEvaluation(msgspec.Struct, frozen=True):
+    updates: int
+    return_mean: float
+    return_per_agent: dict[str, float]
+    metrics: dict[str, _Mean | None] = {}
 
 
 class RunResults(NamedTuple):
@@ -97,32 +100,33 @@ def world_names(scenario: str) -> tuple[str, str]:
 
 def _results(record: RunRecord, scenario: str, label: str) -> RunResults:
     directory = RunDirectory(record.path)
+    scheduled = [
+        Scores(
+            one.updates, one.return_mean, len(one.return_per_agent), _finite(one.metrics), one.env_steps, one.trained_s
+        )
+        for one in read_evaluations(directory.evaluations_file)
+    ]
+    return RunResults(record, *world_names(scenario), label.upper(), scheduled, _final(directory))
+
+
+def _final(directory: RunDirectory) -> Scores:
     try:
-        final = msgspec.json.decode(directory.evaluation_file.read_bytes(), type=Scores)
+        found = msgspec.json.decode(directory.evaluation_file.read_bytes(), type=_FinalEvaluation)
     except FileNotFoundError:
         raise ConfigError(
-            f"{record.path} has no final evaluation (evaluation.json). Make it with: shoal evaluate {record.path}"
+            f"{directory.path} has no final evaluation (evaluation.json). Make it with: shoal evaluate {directory.path}"
         ) from None
     except msgspec.MsgspecError as e:
         raise ConfigError(
-            f"{directory.evaluation_file} is damaged: {e}. Repeat: shoal evaluate {record.path}"
+            f"{directory.evaluation_file} is damaged: {e}. Repeat: shoal evaluate {directory.path}"
         ) from None
-    return RunResults(record, *world_names(scenario), label.upper(), list(_scheduled(directory)), final)
+    metrics = _finite({name: one.mean if one else None for name, one in found.metrics.items()})
+    return Scores(found.updates, found.return_mean, len(found.return_per_agent), metrics)
 
 
-def _scheduled(directory: RunDirectory) -> Iterator[Scores]:
-    path = directory.path / "evaluations.jsonl"
-    lines: list[Scores] = []
-    for raw in filter(None, path.read_bytes().splitlines() if path.exists() else ()):
-        try:
-            line = msgspec.json.decode(raw, type=Scores)
-        except msgspec.MsgspecError:
-            continue  # the remains of a crash
-        # A killed learner continued from its last checkpoint and evaluated again.
-        while lines and lines[-1].updates >= line.updates:
-            lines.pop()
-        lines.append(line)
-    yield from lines
+def _finite(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """Leaves out metrics that no episode has."""
+    return {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
 
 
 def _refuse_duplicates(found: Sequence[RunResults]) -> None:

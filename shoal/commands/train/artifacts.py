@@ -22,6 +22,8 @@ from deploy.local.live_display import Display
 from learner_node.reporting.line_numbers import step_of
 from shoal.commands.diagnose.cli import print_warnings_after_training
 from shoal.commands.report import FILM_FILE, REPORT_FILE, write_report
+from shoal.commands.report.reading import next_steps
+from shoal.commands.report.run_record import read_record
 from shoal.commands.train.dashboard import Dashboard
 from shoal.commands.train.final_task import FinalTask, FinalTaskResult, evaluation_values, run_in_child, run_task
 from shoal.machine_info import record_machine
@@ -41,6 +43,7 @@ class Artifacts:
         display = artifacts.start(directory, display)
         artifacts.warn(stopped)
         artifacts.conclude(film=True)
+        artifacts.advise()
     """
 
     def __init__(self, config: TrainConfig, screen: Console) -> None:
@@ -93,6 +96,10 @@ class Artifacts:
         if self._dashboard is not None:
             self._dashboard.finish(self._directory.path / REPORT_FILE, stopped)
 
+    def advise(self) -> None:
+        """Prints the most useful thing to do next with the run."""
+        self._try("what to do next", self._print_next_step)
+
     def _run(self, task: FinalTask, stopped: Callable[[], bool]) -> FinalTaskResult:
         return run_in_child(task, stopped) if is_foreign(self._directory.run.spec.scenario) else run_task(task)
 
@@ -119,6 +126,10 @@ class Artifacts:
         output = self._directory.path / REPORT_FILE
         write_report([self._directory.path], output)
         self._screen.print(f"report: {output}", soft_wrap=True, markup=False)
+
+    def _print_next_step(self) -> None:
+        for step in next_steps(read_record(self._directory.path))[:1]:
+            self._screen.print(f"next: {step.as_line}", soft_wrap=True, markup=False, highlight=False)
 
     def _try(self, what: str, make: Callable[[], None]) -> None:
         try:

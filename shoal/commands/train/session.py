@@ -4,7 +4,7 @@ session = TrainingSession(config, screen)       checks the settings; writes and 
 session.open("simple_spread", options, {})      creates or reopens the run's directory
 session.train()                                 runs all processes until the budget is used or a stop is requested
 session.evaluate(show)                          evaluates the team
-session.conclude()                              prints warnings, makes the films and the report
+session.conclude()                              prints warnings, makes films and report, says what to do next
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ from learner_node.run_checks.sizes import sizes_of
 from learner_node.run_checks.warm_up import steps_within_warm_up
 from shoal.commands.evaluate.cli import EvaluateConfig, evaluate_run
 from shoal.commands.evaluate.progress import EvaluationStopped
-from shoal.commands.report.reading import next_steps
-from shoal.commands.report.run_record import read_record
 from shoal.commands.train.artifacts import Artifacts
 from shoal.machine_info import read_machine
 from shoal.run_history import read_history
@@ -161,13 +159,12 @@ class TrainingSession:
         return DONE
 
     def conclude(self) -> None:
-        """Prints the warnings of a diagnosis, makes the films and the report, and lists the files of the run."""
+        """Prints the warnings of a diagnosis, makes films and report, and prints what to do next and the files."""
         if not self.stop.requested:
             self._artifacts.warn(lambda: self.stop.requested)
         self._artifacts.conclude(film=True, stopped=lambda: self.stop.requested)
+        self._artifacts.advise()
         path = self.directory.path
-        for step in next_steps(read_record(path))[:1]:
-            self._print(f"next: {step.as_line}")
         written = [name for name in _RESULTS if (path / name).exists()]
         self._print(f"results in {path}: {', '.join(written)}")
 

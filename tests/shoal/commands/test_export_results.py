@@ -29,6 +29,8 @@ def make_evaluated_run(
             "updates": 10 * k,
             "trained_s": 2.0 * k,
             "episodes": 100,
+            "seed": 500_000,
+            "return_ci95": [mean - 1, mean + 1],
             "return_mean": mean,
             "return_per_agent": {f"agent_{i}": mean / 3 for i in range(3)},
             "metrics": {"collisions": 0.5 * k},

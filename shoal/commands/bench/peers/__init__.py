@@ -18,13 +18,15 @@ import json
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from actor_node.evaluation.evaluate import FIRST_SEED
 from common.errors import ConfigError, ShoalError
 from common.files import write_atomically
+from common.run.directory import RunDirectory
+from common.run.evaluations import read_evaluations
 from common.run.validation_errors import suggest
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.end_to_end import RunSpeed, max_run_s, run_speed, train_options
@@ -178,11 +180,10 @@ def _speed(directory: Path, trial: _Trial) -> RunSpeed:
 
 def _curve(directory: Path) -> list[CurvePoint]:
     """Returns the evaluations while a run of Shoal's trained."""
-    path = directory / "evaluations.jsonl"
-    lines: list[dict[str, Any]] = (
-        [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-    )
-    return [msgspec.convert({name: line[name] for name in CurvePoint.__struct_fields__}, CurvePoint) for line in lines]
+    return [
+        CurvePoint(one.trained_s, one.env_steps, one.updates, one.return_mean)
+        for one in read_evaluations(RunDirectory(directory).evaluations_file)
+    ]
 
 
 def _train_peer(trial: _Trial, python: Path, peer: Peer, seed: int) -> TrainingResult:

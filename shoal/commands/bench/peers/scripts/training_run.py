@@ -32,31 +32,31 @@ def make_world(name: str) -> Any:
     if name.startswith("mamujoco:"):
         from gymnasium_robotics import mamujoco_v1  # noqa: PLC0415  (only one of both packages is needed)
 
-        return _float32(mamujoco_v1.parallel_env(*name.removeprefix("mamujoco:").split("-")))
+        return _plain(mamujoco_v1.parallel_env(*name.removeprefix("mamujoco:").split("-")))
     from mpe2 import simple_spread_v3  # noqa: PLC0415
 
     return simple_spread_v3.parallel_env(continuous_actions=True)
 
 
-def _float32(world: Any) -> Any:
-    """Returns a world whose observations are float32: TorchRL's networks do not take MuJoCo's float64."""
+def _plain(world: Any) -> Any:
+    """Returns a world with float32 observations and no infos, as TorchRL needs them."""
     from gymnasium.spaces import Box  # noqa: PLC0415
     from pettingzoo.utils import BaseParallelWrapper  # noqa: PLC0415
 
-    class Float32(BaseParallelWrapper):  # type: ignore[misc]
+    class PlainWorld(BaseParallelWrapper):  # type: ignore[misc]
         def reset(self, seed: int | None = None, options: Any = None) -> Any:
-            obs, infos = self.env.reset(seed=seed, options=options)
-            return _cast(obs), infos
+            obs, _ = self.env.reset(seed=seed, options=options)
+            return _cast(obs), {name: {} for name in obs}
 
         def step(self, actions: Any) -> Any:
-            obs, *rest = self.env.step(actions)
-            return _cast(obs), *rest
+            obs, *rest, _ = self.env.step(actions)
+            return _cast(obs), *rest, {name: {} for name in obs}
 
         def observation_space(self, agent: str) -> Box:
             space = self.env.observation_space(agent)
             return Box(-np.inf, np.inf, space.shape, np.float32)
 
-    return Float32(world)
+    return PlainWorld(world)
 
 
 def _cast(obs: Mapping[str, Any]) -> dict[str, Any]:

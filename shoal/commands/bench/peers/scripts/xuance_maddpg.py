@@ -75,12 +75,12 @@ def train(run: TrainingRun, name: str) -> Act:
     torch.set_num_threads(1)
     REGISTRY_MULTI_AGENT_ENV["peers"] = World
     is_particle = ":" not in run.world
-    own = load_yaml(CONFIGS / "maddpg" / ("mpe/simple_spread_v3.yaml" if is_particle else "new_env_mas.yaml"))
+    theirs = load_yaml(CONFIGS / "maddpg" / ("mpe/simple_spread_v3.yaml" if is_particle else "new_env_mas.yaml"))
     config = Namespace(**{
-        **load_yaml(CONFIGS / "basic.yaml"), **own, **(PAPER if name == "paper" else {}),
+        **load_yaml(CONFIGS / "basic.yaml"), **theirs, **(PAPER if name == "paper" else {}),
         "env_name": "peers", "env_id": run.world, "vectorize": "DummyVecMultiAgentEnv", "seed": run.train_seed,
         "env_seed": run.train_seed, "representation": "Basic_Identical", "representation_hidden_size": [],
-        "use_parameter_sharing": own.get("use_parameter_sharing", True), "use_actions_mask": False,
+        "use_parameter_sharing": theirs.get("use_parameter_sharing", True), "use_actions_mask": False,
         "render": False, "render_mode": "rgb_array", "logger": "tensorboard", "device": "cpu",
         "log_dir": "logs", "model_dir": "models", "distributed_training": False, "use_rnn": False,
     })  # fmt: skip

@@ -1,6 +1,6 @@
 """The engine of a run: the networks of all players with their update. Two engines keep one contract.
 
-    autograd   algorithms/maddpg.py and masac.py, which read like the papers; torch derives the gradients
+    autograd   the pages of algorithms/, which read like the papers; torch derives the gradients
     stacked    stacked/update.py, the same with gradients written by hand, faster for small networks
 
 Both start with the same parameters, draw the same random numbers, agree to 1e-9 in float64, and read each other's
@@ -22,13 +22,15 @@ from common.policy.network import Layer
 from common.run.run import Run
 from common.spec import PlayersSpec
 from common.user_code import import_object
+from learner_node.algorithms.hasac import Hasac
+from learner_node.algorithms.hatd3 import Hatd3
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.algorithms.masac import Masac
-from learner_node.engine_choice import EngineName, engine_of
+from learner_node.engine_choice import engine_of
 from learner_node.normalisation import Normaliser
 from learner_node.stacked.update import StackedUpdate
 from learner_node.update.batches import LossBatch
-from learner_node.update.layout import NetworkLayout
+from learner_node.update.layout import NetworkLayout, network_layout
 from learner_node.update.network_state import NetworkState
 from learner_node.update.signals import SignalMixer
 from learner_node.update.update_stats import UpdateStats
@@ -134,8 +136,15 @@ def import_algorithm(path: str) -> MakeEngine:
     return found
 
 
-_ENGINES: dict[EngineName, type[Maddpg | StackedUpdate]] = {"autograd": Maddpg, "stacked": StackedUpdate}
-"""The engines of deterministic policies. Masac, which is autograd too, also learns stochastic ones."""
+def _built_in(run: Run) -> type[Maddpg | StackedUpdate]:
+    """Returns the class that learns a run's algorithms; sides may mix those of one class and of its base classes."""
+    is_stochastic = any(player.stochastic for player in run.players.agents)
+    is_sequential = any(network_layout(run.players, run.spec.network, run.spec.algorithm).sequential)
+    if is_stochastic:
+        return Hasac if is_sequential else Masac
+    if is_sequential:
+        return Hatd3
+    return StackedUpdate if engine_of(run).name == "stacked" else Maddpg
 
 
 def make_engine(run: Run, like: Tensor) -> Engine:
@@ -144,13 +153,13 @@ def make_engine(run: Run, like: Tensor) -> Engine:
     ConfigError if the settings need another engine, or do not fit the agents.
     """
     spec = run.spec
-    is_stochastic = any(player.stochastic for player in run.players.agents)
-    engine: MakeEngine = Masac if is_stochastic else _ENGINES[engine_of(run).name]
+    built_in = _built_in(run)
+    engine: MakeEngine = built_in
     if spec.algorithm.is_user_class:
         engine = import_algorithm(spec.algorithm.name)
-        if is_stochastic and isinstance(engine, type) and issubclass(engine, Maddpg) and not issubclass(engine, Masac):
+        if isinstance(engine, type) and issubclass(engine, Maddpg) and not issubclass(engine, built_in):
             raise ConfigError(
-                f"algorithm.variant = {spec.algorithm.variant!r}: {spec.algorithm.name} has deterministic policies."
-                " Derive the class from learner_node.algorithms.masac.Masac, or set algorithm.variant=matd3."
+                f"algorithm.variant = {spec.algorithm.variant!r}: {spec.algorithm.name} does not learn by it. Derive"
+                f" the class from {built_in.__module__}.{built_in.__qualname__}, or set algorithm.variant=matd3."
             )
     return engine(run.joint, spec.network, spec.algorithm, spec.seed, like, n_step=spec.replay.n_step)

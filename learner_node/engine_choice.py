@@ -13,7 +13,8 @@ from common.policy.network import parameter_count, weight_count
 from common.run.players import STOCHASTIC, parse_algorithms
 from common.run.run import MLP, AlgorithmSpec, NetworkSpec, Run
 from common.spec import PlayersSpec
-from learner_node.update.layout import NetworkLayout, network_layout
+from learner_node.networks.mixing_input import mixing_input
+from learner_node.update.layout import VARIANTS, NetworkLayout, network_layout
 
 EngineName = Literal["autograd", "stacked"]
 
@@ -61,9 +62,10 @@ def choose_engine(
 
 def uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
     """Returns the setting that the gradients written by hand do not cover; empty if they cover all."""
-    is_stochastic = bool(STOCHASTIC & set(parse_algorithms(algorithm.variants).values()))
+    names = set(parse_algorithms(algorithm.variants).values())
+    is_covered = not STOCHASTIC & names and not any(VARIANTS[name].team_critic for name in names)
     settings = {
-        f"algorithm.name={algorithm.name}": algorithm.is_user_class or is_stochastic,
+        f"algorithm.name={algorithm.name}": algorithm.is_user_class or not is_covered,
         f"network.critic={network.critic}": network.critic != MLP,
         f"network.activation={network.activation}": network.activation != "relu",
         "network.policy_layer_norm=true": network.policy_layer_norm,
@@ -93,10 +95,15 @@ def engine_of(run: Run) -> EngineChoice:
 def learnt_parameters(players: PlayersSpec, network: NetworkSpec, layout: NetworkLayout) -> tuple[int, int]:
     """Returns the numbers of learnt parameters of policies and of critics; a shared network counts once."""
     by_network = dict(zip(layout.policy_networks, players.agents, strict=True))
-    inputs = {critic.network: len(critic.input_columns) for critic in layout.critics}
+    critics = {critic.network: i for i, critic in enumerate(layout.critics)}
     return (
         sum(parameter_count(player, network) for player in by_network.values()),
-        sum(_critic_parameters(input_count, network, layout) for input_count in inputs.values()),
+        sum(
+            mixing_input(players, layout, network, i).parameter_count(network)
+            if layout.mixing[layout.critics[i].player]
+            else _critic_parameters(len(layout.critics[i].input_columns), network, layout)
+            for i in critics.values()
+        ),
     )
 
 

@@ -16,7 +16,7 @@ Statistics are float64, on the device of the update: they are tensors that stay 
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -93,7 +93,7 @@ class ObservationStatistics:
         """Returns the statistics of joint observations."""
         groups = [
             [players.agents[player].obs_start + k for player in group]
-            for group in _sharing_players(layout)
+            for group in _sharing_players(players, layout)
             for k in range(players.agents[group[0]].obs_dim)
         ]
         agent_of = [i for i, agent in enumerate(agents.agents) for _ in range(agent.obs_dim)]
@@ -379,12 +379,16 @@ class _Pool:
         return torch.nn.functional.pad(columns, (0, 1), value=padding)[self._members]
 
 
-def _sharing_players(layout: NetworkLayout) -> list[list[int]]:
-    """Returns the players of each set of statistics: those that share a policy or a critic see by one scale."""
+def _sharing_players(players: PlayersSpec, layout: NetworkLayout) -> list[list[int]]:
+    """Returns the players of each set of statistics: those that share a policy or a critic see by one scale.
+
+    Players of a side that has one critic may have observations of several lengths, each with its own statistics.
+    """
     policies, critics = layout.policy_networks, layout.critic_networks[: len(layout.policy_networks)]
-    return _by_network(policies if len(set(policies)) <= len(set(critics)) else critics)
+    networks = policies if len(set(policies)) <= len(set(critics)) else critics
+    return _by_network([(network, player.obs_dim) for network, player in zip(networks, players.agents, strict=True)])
 
 
-def _by_network(networks: Sequence[int]) -> list[list[int]]:
+def _by_network(networks: Sequence[Hashable]) -> list[list[int]]:
     """Returns the players of each network, from the network of each player."""
     return [[i for i, other in enumerate(networks) if other == network] for network in dict.fromkeys(networks)]

@@ -132,10 +132,10 @@ class Team:
         world with the option `history` returns them, and then remembers nothing. A recurrent team
         (`network.recurrent`) remembers its episodes in any case: call `reset` when an episode starts.
         sample: draw Discrete actions from the policy's softmax, as in the training of a team with `sampled_choices`,
-        instead of taking the most probable one. Box actions are drawn too if the team learnt by masac or isac, from
-        the policy's Gaussian, or with `network.head=soft`, with Gumbel noise; those of other teams are the same either
-        way. rng: the source of the draws; None takes a
-        generator of the team's own, which each `load` seeds differently.
+        instead of taking the most probable one. Box actions are drawn too if the team learnt by masac, isac or hasac,
+        from the policy's Gaussian, or with `network.head=soft`, with Gumbel noise; those of other teams are the same
+        either way. rng: the source of the draws; None takes a generator of the team's own, which each `load` seeds
+        differently.
         Raises ConfigError for an unknown agent, for a wrong shape, and for another number of copies without `reset`.
         """
         decide = self._sampler(rng) if sample else self._decide

@@ -104,12 +104,12 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of the update. The defaults are the preset `particle`; docs/algorithms.md gives their reasons."""
 
     name: Annotated[str, Meta(max_length=1_000)] = "matd3"
-    """Algorithm of all agents: maddpg, matd3, iddpg, joint, masac or isac; one a side, as in
-    adversary=maddpg,agent=iddpg; or a class of your own, as in my_module:MyMaddpg, which the learner imports
+    """Algorithm of all agents: maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac or facmac; one a side, as
+    in adversary=maddpg,agent=iddpg; or a class of your own, as in my_module:MyMaddpg, which the learner imports
     (docs/own-algorithm.md)."""
     variant: Algorithm = "maddpg"
     """What an algorithm of your own builds on, ignored by the others: the policies and critics, target noise and policy
-    delay of maddpg, matd3, iddpg, joint, masac or isac."""
+    delay of maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac or facmac."""
     discount: Fraction = 0.9
     """Discount factor of rewards per environment step (gamma)."""
     target_rate: PositiveFraction = 0.01
@@ -124,16 +124,17 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     learning_rate_decay: Literal["linear", "cosine"] = "linear"
     """How the learning rates fall over the budget: linearly, or along a cosine."""
     side_learning_rates: dict[str, Positive] = {}
-    """Factors on the learning rates of a side's networks, as in {adversary = 0.5}; 1 for sides not listed."""
+    """Factors on the learning rates of a side's networks and temperatures, as in {adversary = 0.5}; 1 for sides not
+    listed."""
     policy_every: CountOrZero = 0
     """Policy delay: update policies and targets once per this number of critic updates [updates]; 0 chooses 2 if a side
-    learns by matd3 (Fujimoto et al. 2018), else 1."""
+    learns by matd3 or hatd3 (Fujimoto et al. 2018), else 1."""
     smoothing: NonNegative = 0.2
-    """Standard deviation of the noise on target actions [half the action's range], matd3 only (Fujimoto et al.
-    2018); 0 adds none."""
+    """Standard deviation of the noise on target actions [half the action's range], matd3 and hatd3 only (Fujimoto
+    et al. 2018); 0 adds none."""
     smoothing_clip: NonNegative = 0.5
-    """Bound of the noise on target actions [half the action's range], matd3 only (Fujimoto et al. 2018); 0 adds
-    none."""
+    """Bound of the noise on target actions [half the action's range], matd3 and hatd3 only (Fujimoto et al. 2018); 0
+    adds none."""
     critic_loss: Literal["squared", "huber", "hl_gauss"] = "squared"
     """Loss of critics: squared TD errors; huber, which is linear beyond an error of 1; or hl_gauss, which learns a
     distribution over bins by cross-entropy (Farebrother et al. 2024)."""
@@ -170,7 +171,7 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Temperature of the soft sample; smaller values are closer to one-hot."""
     target_actions: Literal["greedy", "sampled"] = "greedy"
     """Choices and soft vectors of the target policies in TD targets: without exploration, or drawn with Gumbel noise as
-    actors draw them, as in openai/maddpg. It has no effect in a run with masac or isac, which draw their own."""
+    actors draw them, as in openai/maddpg. It has no effect in a run with masac, isac or hasac, which draw their own."""
     normalise_observations: Literal["auto"] | bool = "auto"
     """Normalise each number of an observation by its running mean and standard deviation; auto does so outside the
     particle worlds."""
@@ -178,16 +179,17 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Divide rewards by a running estimate of the size of returns, before reward_scale; auto does so outside the
     particle worlds, and for critic_loss = hl_gauss in all worlds."""
     entropy_target: Literal["auto"] | Annotated[float, Meta(ge=-1e6, le=1e6)] = "auto"
-    """Entropy of a policy that its temperature is learnt towards, masac and isac only [nats]; auto takes -1 for each
-    Box number (Haarnoja et al. 2018) and 0.3 log n for each choice among n."""
+    """Entropy of a policy that its temperature is learnt towards, masac, isac and hasac only [nats]; auto takes -1
+    for each Box number (Haarnoja et al. 2018) and 0.3 log n for each choice among n."""
     initial_temperature: Positive = 0.1
-    """Weight of the entropy at the start (alpha), masac and isac only [reward / nat]; it is learnt from there (Haarnoja
-    et al. 2018)."""
+    """Weight of the entropy at the start (alpha), masac, isac and hasac only [reward / nat]; it is learnt from there
+    (Haarnoja et al. 2018)."""
     critic_sees: Literal["observations", "state", "both"] = "observations"
     """Input of critics beside the joint action: the joint observation, the environment's global state, or both."""
     team_critic: bool = False
     """Give each side one critic (two under matd3) that learns the side's mean reward, instead of one an agent: all
-    policies of a side learn from one pass with the current actions of all its agents (Peng et al. 2021)."""
+    policies of a side learn from one pass with the current actions of all its agents (Peng et al. 2021). hatd3,
+    hasac and facmac always do."""
     engine: Literal["auto", "autograd", "stacked"] = "auto"
     """What computes the updates: autograd, gradients written by hand (stacked, faster for small networks), or the
     better of both for the other settings. Both learn the same, and a resumed run may change it."""

@@ -2,6 +2,9 @@
 
 maddpg.py         the update in reading order: targets, critic loss, policy loss, soft update
 masac.py          what stochastic policies change: entropies in targets and losses, temperatures
+hatd3.py          policies that learn one after another
+hasac.py          stochastic policies that learn one after another
+facmac            maddpg with the critics of learner_node/networks/mixing_critics.py
 actions.py        actions from the policies' logits, and target noise
 distribution.py   samples of stochastic policies, and their entropies
 

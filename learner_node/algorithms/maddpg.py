@@ -8,7 +8,8 @@ arXiv 1802.09477): two critics with the lower value as target, target noise, and
     maddpg   Q_i reads everything          matd3   two such critics, target noise, policy delay 2
     iddpg    Q_i reads o_i and a_i alone   joint   maddpg, where a whole side is one player
 
-masac.py changes what stochastic policies need (`masac`, `isac`).
+masac.py changes what stochastic policies need (`masac`, `isac`), hatd3.py the order in which policies learn (`hatd3`,
+`hasac`), networks/mixing_critics.py the critics (`facmac`).
 
 This page defines what a run learns: `td_target`, `critic_loss`, `policy_loss`, `soft_update`. The engine `stacked`
 (learner_node/stacked/) computes the same with gradients written by hand, which is faster for small networks. Both agree
@@ -24,7 +25,7 @@ Observations and rewards are normalised before the update, if a run asks for it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -216,7 +217,16 @@ class Maddpg(EngineBase):
     def update_policies(self, batch: LossBatch, inputs: Sequence[Tensor], row_weights: RowWeights) -> PolicyStats:
         """Updates the policies once; inputs: what the critics read of the batch."""
         loss, allowed_logits, q = self.policy_loss(batch, inputs, row_weights)
-        return PolicyStats(allowed_logits.detach(), q.detach(), self.policies.descend(loss))
+        squared_norms = self.descend_policies(loss, lambda: self.policy_loss(batch, inputs, row_weights)[0])
+        return PolicyStats(allowed_logits.detach(), q.detach(), squared_norms)
+
+    def descend_policies(self, loss: Tensor, next_loss: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002
+        """Does one step of all policies on their loss; returns the squared norms of their gradients, by network.
+
+        next_loss: computes the loss of the policies as they are then, for policies that learn one after another
+        (hatd3.py).
+        """
+        return self.policies.descend(loss)
 
     def policy_loss(
         self, batch: LossBatch, inputs: Sequence[Tensor], row_weights: RowWeights
@@ -242,9 +252,9 @@ class Maddpg(EngineBase):
         current: all mu_i(o_i) `[B, U]`. Shapes are those of `q_of_player_actions`.
         """
         obs, action, state = self.split(batch.obs_action)
-        if self.algorithm.team_critic:
-            # Departure, a setting: all members of a team act by their current policies in the one critic that they
-            # have, and learn from one gradient (FACMAC, Peng et al. 2021, section 4.2).
+        if any(self.layout.team_critic):
+            # Departure, a setting of maddpg: all members of a team act by their current policies in the one critic that
+            # they have, and learn from one gradient (FACMAC, Peng et al. 2021, section 4.2).
             current = _of_acting(current, row_weights.acting)
         if self.algorithm.teammates == "current":
             # Departure, a setting: the other players act by their current policies (FACMAC, Peng et al. 2021).

@@ -13,7 +13,7 @@ pi_i, and alpha_i its weight in the reward, the temperature:
 distribution.py samples actions and estimates entropies. The entropy of a Box part is -log pi of the sampled action;
 that of a Categorical part is exact. Critics read one action of each player, not the values of all choices, so a choice
 passes its gradient to the policy through a Gumbel-softmax sample, as in MADDPG, and not through the expectation over
-all choices of Christodoulou 2019 (arXiv 1910.07207).
+all choices of Christodoulou 2019 (arXiv 1910.07207). hasac.py changes the order in which policies learn.
 
 Sides may mix algorithms: players that learn by another one have entropy 0, target policies and their own losses.
 
@@ -89,9 +89,13 @@ class Masac(Maddpg):
         super().__init__(agents, network, algorithm, seed, like, n_step=n_step)
         self.distribution = Distribution(self.players, like)
         self._policy_of = torch.tensor(self.layout.policy_networks, device=like.device)
-        self.temperatures = Temperatures(1 + max(self.layout.policy_networks), algorithm.initial_temperature, like)
-        """One alpha for each policy: players that share a policy share its temperature."""
         players = self.players.agents
+        first_users = [self.layout.policy_networks.index(i) for i in range(1 + max(self.layout.policy_networks))]
+        rates = [algorithm.side_learning_rates.get(players[i].team, 1.0) for i in first_users]
+        self.temperatures = Temperatures(rates, algorithm.initial_temperature, like)
+        """One alpha for each policy: players that share a policy share its temperature."""
+        self._first_columns = torch.tensor([player.action_start for player in players], device=like.device)
+        """The first column of each player in the joint action."""
         self._is_stochastic = torch.tensor([player.stochastic for player in players], device=like.device)[:, None]
         owned = [player.stochastic for player in players for _ in range(player.action_dim)]
         stochastic_outputs = owned + [True] * len(self.players.gaussian_columns)
@@ -113,7 +117,8 @@ class Masac(Maddpg):
         """
         next_sample = self._sample(self._next_outputs(batch), batch.next_obs)
         next_action = self.with_target_noise(self.actions.greedy(self._with_gumbel(next_sample.noisy_logits)))
-        next_v = self.next_q(batch, next_action, row_weights) + self._alpha() * next_sample.entropy
+        bonus = self.entropy_bonus(next_sample.entropy, row_weights.next_acting)
+        next_v = self.next_q(batch, next_action, row_weights) + bonus
         return self.returns(batch, signals, next_v)
 
     def policy_loss(
@@ -132,7 +137,7 @@ class Masac(Maddpg):
         """Updates the policies once, then their temperatures; inputs: what the critics read of the batch."""
         result = self._policy_loss(batch, inputs, row_weights)
         entropy, alpha = result.entropy.detach(), self._alpha()
-        squared_norms = self.policies.descend(result.loss)
+        squared_norms = self.descend_policies(result.loss, lambda: self._policy_loss(batch, inputs, row_weights).loss)
         self.temperatures.descend(self.temperature_gradient(entropy - result.target_entropy, row_weights))
         return PolicyStats(
             result.logits.detach(),
@@ -142,6 +147,15 @@ class Masac(Maddpg):
             torch.where(self._is_stochastic, alpha, 0.0)[:, 0],
         )
 
+    def entropy_bonus(self, entropy: Tensor, acting: Tensor | None) -> Tensor:
+        """Returns what the players' entropies `[N, B]` add to their values, `alpha_i H_i` `[N, B]`.
+
+        Players of one critic (`algorithm.team_critic`) learn from the mean of theirs. acting: 0.0 in the columns of
+        agents that do not act `[B, U]`, whose entropy adds 0; None if all act.
+        """
+        bonus = self._alpha() * entropy
+        return bonus if acting is None else bonus * acting.index_select(1, self._first_columns).t()
+
     def temperature_gradient(self, excess: Tensor, row_weights: RowWeights) -> Tensor:
         """Returns the gradient of `E[log alpha_i * (H_i(o_i) - target entropy_i)]` by log alpha, policy by policy.
 
@@ -149,7 +163,7 @@ class Masac(Maddpg):
         Departure: equation 18 has alpha in place of log alpha, whose steps would shrink with alpha; the authors' code
         has log alpha too.
         """
-        by_player = (excess * row_weights.loss).sum(1)
+        by_player = (excess * row_weights.present).sum(1)
         return torch.zeros_like(self.temperatures.log).index_add(0, self._policy_of, by_player)
 
     def _policy_loss(self, batch: LossBatch, inputs: Sequence[Tensor], row_weights: RowWeights) -> _PolicyLoss:
@@ -160,7 +174,7 @@ class Masac(Maddpg):
         q = self.q_of_current_actions(batch, inputs, current, row_weights)  # [C, B]
         # Deterministic players of other sides learn from their first critics, as in maddpg.py.
         min_q = torch.where(self._is_stochastic, self.min_q(q), q[: len(self.players.agents)])
-        v = min_q + self._alpha() * sample.entropy
+        v = min_q + self.entropy_bonus(sample.entropy, row_weights.acting)
         penalty, allowed_logits = self.logit_penalty(obs, sample.logits, row_weights)
         loss = penalty - (v * self.critic_weights(row_weights)[: len(v)]).sum()
         return _PolicyLoss(loss, allowed_logits, v, sample.entropy, self._target_entropy(sample.logits.detach()))
@@ -204,7 +218,7 @@ class Masac(Maddpg):
     # ---- what a learner calls -------------------------------------------------------------------------------------
 
     def set_rates(self, policy_learning_rate: float, critic_learning_rate: float) -> None:
-        """Sets the learning rates of the following updates; temperatures learn at the rate of policies."""
+        """Sets the learning rates of the following updates; temperatures learn at the rate of their policies."""
         super().set_rates(policy_learning_rate, critic_learning_rate)
         self.temperatures.adam.learning_rate.fill_(policy_learning_rate)
 
@@ -216,9 +230,10 @@ class Masac(Maddpg):
 class Temperatures:
     """The temperatures alpha of policies, as `log alpha` `[policies]`, with their optimiser."""
 
-    def __init__(self, count: int, initial: float, like: Tensor) -> None:
-        self.log = like.new_full((count,), math.log(initial))
-        self.adam = Adam(self.log, WeightDecay(0.0), None)
+    def __init__(self, rates: Sequence[float], initial: float, like: Tensor) -> None:
+        """Starts at alpha = `initial`. rates: the factor on the learning rate of each."""
+        self.log = like.new_full((len(rates),), math.log(initial))
+        self.adam = Adam(self.log, WeightDecay(0.0), None if set(rates) == {1.0} else torch.tensor(rates).to(like))
 
     @property
     def by_network(self) -> Tensor:

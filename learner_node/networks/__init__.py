@@ -2,6 +2,7 @@
 
 grouped_mlp.py   the layers of a group of networks
 set_critics.py   critics that encode each agent once, and combine the encodings by their mean or by attention
+mixing_critics.py  a side's critic that mixes utilities of its members (FACMAC)
 user_critics.py  critics of a user's class
 value_bins.py    values as distributions over bins
 groups.py        which networks form a group, and what they read

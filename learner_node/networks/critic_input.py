@@ -36,7 +36,7 @@ class CriticInput:
     that several agents share reads its own agent first, then the others."""
     focal: tuple[int, ...]
     """Positions in `agents` of the critic's own agent, whose return it estimates; of several agents if a side learns as
-    one player or has one critic (`algorithm.team_critic`)."""
+    one player or has one critic (`NetworkLayout.team_critic`)."""
     state: slice
     """Columns of the environment's global state; empty if critics do not read it."""
 

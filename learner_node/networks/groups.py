@@ -22,6 +22,7 @@ from common.spec import PlayersSpec
 from learner_node.networks.agent_sets import AgentSets
 from learner_node.networks.critic_input import critic_input
 from learner_node.networks.grouped import InputChange
+from learner_node.networks.mixing_input import mixing_input
 from learner_node.update.layout import Critic, NetworkLayout
 
 
@@ -138,6 +139,7 @@ class CriticGroups:
             sizes = {i: sets.structure(i) for i in same}
         elif network.is_user_critic:
             sizes = {i: critic_input(players, layout, i).structure for i in same}
+        sizes |= {i: mixing_input(players, layout, network, i) for i in same if layout.mixing[critics[i].player]}
         self.groups = _groups({i: critics[i].network for i in same}, sizes)
         self._inputs: Sequence[_AllColumns | _Columns] = [
             _AllColumns(len(group.networks))

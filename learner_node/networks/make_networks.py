@@ -18,6 +18,8 @@ from learner_node.networks.grouped import GroupedNetworks
 from learner_node.networks.grouped_gru import GroupedGru, gru_shapes
 from learner_node.networks.grouped_mlp import GroupedLayer, GroupedMlp
 from learner_node.networks.groups import Group
+from learner_node.networks.mixing_critics import MixingCritics
+from learner_node.networks.mixing_input import mixing_input
 from learner_node.networks.network_set import NetworkSet
 from learner_node.networks.set_critics import SetCritics
 from learner_node.networks.user_critics import UserCritics, flat_parameters, make_critic
@@ -72,6 +74,8 @@ def make_critics(
         make = partial(_user_critics, players, layout, network, seed=(seed, 1), like=like)
     if layout.critic_outputs > 1:
         make = partial(_with_equal_bins, make)
+    if any(layout.mixing):
+        make = partial(_mixing_or_else, make, players, layout, network, seed=(seed, 1), like=like)
     sides = [players.agents[critic.player].team for critic in layout.critics]
     return _make_set(
         groups, make, sides, algorithm, WeightDecay(algorithm.critic_weight_decay, algorithm.decoupled_weight_decay)
@@ -115,6 +119,25 @@ def _with_equal_bins(make: _MakeGroup, group: Group) -> tuple[GroupedNetworks, l
     for numbers in parameters:
         numbers[-sum(parameter[0].numel() for parameter in last.parameters()) :] = 0.0
     return module, parameters
+
+
+def _mixing_or_else(
+    make: _MakeGroup,
+    players: PlayersSpec,
+    layout: NetworkLayout,
+    network: NetworkSpec,
+    group: Group,
+    *,
+    seed: tuple[int, int],
+    like: Tensor,
+) -> tuple[GroupedNetworks, list[Tensor]]:
+    """Returns the critics of a group of sides that learn by facmac, or those of any other group by `make`."""
+    first_users = [users[0] for users in group.users]
+    if not layout.mixing[layout.critics[first_users[0]].player]:
+        return make(group)
+    inputs = mixing_input(players, layout, network, first_users[0])
+    module = MixingCritics(inputs, len(group.networks), network, like)
+    return module, [torch.from_numpy(module.initial((*seed, user))).to(like) for user in first_users]
 
 
 def _set_critics(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -76,14 +77,39 @@ class NetworkSet:
 
     def descend(self, loss: Tensor) -> Tensor:
         """Does one step of Adam on a loss; returns the squared norms of the gradients before clipping, by network."""
+        squared_norms = self._differentiate(loss)
+        with torch.no_grad():
+            self.adam.step(self._flat, self._flat_gradient)
+        return squared_norms
+
+    def descend_at(self, position: int, positions: Tensor, loss: Tensor) -> Tensor:
+        """Does one step of Adam on a loss for the networks at a position of an order; the others stay.
+
+        positions: the position of each network, from 0 `[networks]`. One call for each position in turn moves every
+        network once. Returns the squared norms of all gradients before clipping, by network.
+        """
+        squared_norms = self._differentiate(loss)
+        with torch.no_grad():
+            is_chosen = (positions == position).index_select(0, self._network_of_parameter)
+            self.adam.step_of(is_chosen, self._flat, self._flat_gradient, is_first=position == 0)
+        return squared_norms
+
+    def _differentiate(self, loss: Tensor) -> Tensor:
+        """Writes the gradient of a loss, clipped; returns the squared norms before clipping, by network."""
         # A module of the user's may leave a parameter unused, whose gradient is 0.
         found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
         for gradient, new in zip(self._gradients, found, strict=True):
             gradient.copy_(new)
         with torch.no_grad():
-            squared_norms = self._gradient_clip.clip()
-            self.adam.step(self._flat, self._flat_gradient)
-        return squared_norms
+            return self._gradient_clip.clip()
+
+    @cached_property
+    def _network_of_parameter(self) -> Tensor:
+        """The number of the network that each parameter belongs to `[P]`."""
+        numbers = torch.empty_like(self._flat, dtype=torch.int64)
+        for block, networks in self._blocks:
+            block.of(numbers).copy_(torch.tensor(networks, device=numbers.device)[:, None])
+        return numbers
 
     @torch.no_grad()
     def soft_update(self, tau: float) -> None:

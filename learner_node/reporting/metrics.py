@@ -46,6 +46,16 @@ class Metrics:
         self.policy_gradient_norm = self._gauge(
             "policy_gradient_norm", "Norm of the policy gradient before clipping, largest over agents."
         )
+        self.entropy = self._gauge(
+            "entropy",
+            "Entropy of the policies [nats], mean over agents with stochastic policies, of the last measured update; 0"
+            " without such agents.",
+        )
+        self.temperature = self._gauge(
+            "temperature",
+            "Weight of the entropy in the reward (alpha), mean over agents with stochastic policies, of the last"
+            " measured update; 0 without such agents.",
+        )
         self.observation_size = self._gauge(
             "observation_size", "Root mean square of one number of the observations, the largest of all, last measured."
         )
@@ -97,6 +107,11 @@ class Metrics:
         self.value.set(fmean(losses.q_mean))
         self.critic_gradient_norm.set(max(losses.critic_gradient_norm))
         self.policy_gradient_norm.set(max(losses.policy_gradient_norm))
+        # The temperature of a deterministic player is 0.
+        stochastic = [(h, alpha) for h, alpha in zip(losses.entropy, losses.temperature, strict=True) if alpha > 0]
+        if stochastic:
+            self.entropy.set(fmean(entropy for entropy, _ in stochastic))
+            self.temperature.set(fmean(alpha for _, alpha in stochastic))
 
     def observe_evaluation(self, return_mean: float, seconds: float) -> None:
         """Sets the metrics of an evaluation while the run trains; seconds: how long it took."""

@@ -84,7 +84,10 @@ class RowWeights:
     """The weight of each row of a batch in the losses: 0 where a player is absent."""
 
     loss: Tensor
-    """Weight of each row in a player's loss `[N, B]`: 1 / number of rows with the player; 0 where it is absent."""
+    """Weight of each row in a player's loss `[N, B]`: 1 / number of rows with the player; 0 where it is absent. Where a
+    side has one critic, its players count as present while one of them is."""
+    present: Tensor
+    """Weight of each row in a mean over the rows in which the player itself is present `[N, B]`, 0 elsewhere."""
     penalty: Tensor
     """Weight of each squared logit in the penalty `[B, U]`: row weight times lambda / length of the player's action."""
     acting: Tensor | None

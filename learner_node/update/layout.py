@@ -10,6 +10,12 @@
     masac    maddpg with two critics and policies that are distributions,      Haarnoja et al. 2018, arXiv 1812.05905
              rewarded for their entropy                                        (algorithms/masac.py)
     isac     the same, where critics read their own observation and action     masac is to maddpg as isac is to iddpg
+    hatd3    matd3 with one pair of critics a side, whose policies are         Zhong et al. 2024, arXiv 2304.09870
+             updated one after another in random order                         (algorithms/hatd3.py)
+    facmac   maddpg with one critic a side, which mixes utilities that read    Peng et al. 2021, arXiv 2003.06709
+             their own observation and action                                  (networks/mixing_critics.py)
+    hasac    masac in the same way                                             Liu et al. 2024, arXiv 2306.10715
+                                                                               (algorithms/hasac.py)
 
 The critic input is joint observation, joint action and global state side by side `[O+U+S]`; without a state S is 0.
 Centralised critics read the observations, the state, or both (`algorithm.critic_sees`), and all actions.
@@ -20,15 +26,16 @@ Each algorithm is a `Variant` of one update. Sides may use different variants in
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Literal
 
 from common.errors import ConfigError
-from common.run.players import Algorithm, algorithms_by_side, network_groups
-from common.run.run import AlgorithmSpec, NetworkSpec
-from common.spec import Categorical, PlayerSpec, PlayersSpec
+from common.run.players import Algorithm, algorithms_by_side, network_groups, parse_algorithms
+from common.run.run import MLP, AlgorithmSpec, NetworkSpec
+from common.spec import Categorical, JointSpec, PlayerSpec, PlayersSpec
 
 BINS = 101
 """Number of bins of critics that learn a distribution over values (learner_node/networks/value_bins.py)."""
@@ -46,6 +53,13 @@ class Variant:
     """Whether target actions carry clipped noise (Fujimoto et al. 2018, target policy smoothing)."""
     policy_delay: int = 1
     """Critic updates for each update of policies and targets (Fujimoto et al. 2018, delayed policy updates)."""
+    team_critic: bool = False
+    """Whether the players of a side have one critic, or one pair, that learns the side's mean reward."""
+    mixing: bool = False
+    """Whether a side's critic mixes utilities that read one player each (Peng et al. 2021)."""
+    sequential: bool = False
+    """Whether the policies of a side are updated one after another in random order (Zhong et al. 2024). Then each
+    player has its own policy."""
 
 
 VARIANTS: dict[Algorithm, Variant] = {
@@ -55,6 +69,9 @@ VARIANTS: dict[Algorithm, Variant] = {
     "joint": Variant(),
     "masac": Variant(twin_critics=True),
     "isac": Variant(centralised=False, twin_critics=True),
+    "hatd3": Variant(twin_critics=True, target_noise=True, policy_delay=2, team_critic=True, sequential=True),
+    "hasac": Variant(twin_critics=True, team_critic=True, sequential=True),
+    "facmac": Variant(team_critic=True, mixing=True),
 }
 
 
@@ -79,6 +96,12 @@ class NetworkLayout:
     """The first critic of each player, in the order of the players; then the second critics."""
     target_noise: tuple[bool, ...]
     """Whether each player's target actions carry noise."""
+    team_critic: tuple[bool, ...]
+    """Whether each player has its critics in common with all players of its side."""
+    mixing: tuple[bool, ...]
+    """Whether each player's critics mix utilities of its side."""
+    sequential: tuple[bool, ...]
+    """Whether each player's policy is updated at its position in an order of its side, not with all others."""
     policy_delay: int
     """Critic updates for each update of policies and targets."""
     critic_outputs: int
@@ -105,24 +128,46 @@ def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: Algori
     separate = tuple(range(len(players.agents)))
     roles = network_groups(players, network.share)
     _refuse_mixed_roles(players, roles, algorithm_by_side, algorithm)
-    critic_roles = roles if network.share_critics else separate
+    _refuse_shared_heterogeneous(players, variants, algorithm_by_side, network)
+    _refuse_mixing(players, variants, algorithm_by_side, network, algorithm)
     if algorithm.team_critic:
         _refuse_independent_team(players, variants, algorithm_by_side)
-        critic_roles = tuple(players.sides.index(player.team) for player in players.agents)
-    sees, team = algorithm.critic_sees, algorithm.team_critic
-    first = [_critic(players, i, critic_roles, variants[i], 0, sees=sees, in_joint_order=team) for i in separate]
+    sequential = tuple(variant.sequential for variant in variants)
+    team_sides = sides_with_one_critic(players, algorithm)
+    team = [player.team in team_sides for player in players.agents]
+    shared_critics = roles if network.share_critics else separate
+    critic_roles = _numbers(
+        ("side", players.agents[i].team) if team[i] else ("role", shared_critics[i]) for i in separate
+    )
+    critic = partial(_critic, players, critic_roles, sees=algorithm.critic_sees)
+    first = [critic(i, variants[i], 0, in_joint_order=team[i]) for i in separate]
     offset = 1 + max(critic_roles)
-    second = [
-        _critic(players, i, critic_roles, variants[i], offset, sees=sees, in_joint_order=team)
-        for i in separate
-        if variants[i].twin_critics
-    ]
+    second = [critic(i, variants[i], offset, in_joint_order=team[i]) for i in separate if variants[i].twin_critics]
     return NetworkLayout(
-        policy_networks=roles if network.share_policies else separate,
+        policy_networks=_numbers(
+            ("alone", i) if sequential[i] or not network.share_policies else ("role", roles[i]) for i in separate
+        ),
         critics=_numbered([*first, *second]),
         target_noise=tuple(variant.target_noise for variant in variants),
-        policy_delay=algorithm.policy_every or max(variant.policy_delay for variant in variants),
+        team_critic=tuple(team),
+        mixing=tuple(variant.mixing for variant in variants),
+        sequential=sequential,
+        policy_delay=policy_delay(algorithm),
         critic_outputs=BINS if algorithm.critic_loss == "hl_gauss" else 1,
+    )
+
+
+def policy_delay(algorithm: AlgorithmSpec) -> int:
+    """Returns the number of critic updates for each update of policies and targets."""
+    names = parse_algorithms(algorithm.variants).values()
+    return algorithm.policy_every or max(VARIANTS[name].policy_delay for name in names)
+
+
+def sides_with_one_critic(joint: JointSpec, algorithm: AlgorithmSpec) -> frozenset[str]:
+    """Returns the sides whose players have one critic: by `algorithm.team_critic`, or by the side's own algorithm."""
+    algorithm_by_side = algorithms_by_side(joint, algorithm.variants)
+    return frozenset(
+        side for side, name in algorithm_by_side.items() if algorithm.team_critic or VARIANTS[name].team_critic
     )
 
 
@@ -142,6 +187,45 @@ def _refuse_mixed_roles(
             )
 
 
+def _refuse_shared_heterogeneous(
+    players: PlayersSpec,
+    variants: Sequence[Variant],
+    algorithm_by_side: Mapping[str, Algorithm],
+    network: NetworkSpec,
+) -> None:
+    """Raises ConfigError if `network.share` lists a player of a side whose policies are updated one after another."""
+    for player, variant in zip(players.agents, variants, strict=True):
+        if variant.sequential and any(player.name in names for names in network.share):
+            raise ConfigError(
+                f"network.share: {player.name} learns by {algorithm_by_side[player.team]}, which gives each agent its"
+                f" own policy and each side one critic. Remove {player.name} from the group, or choose another"
+                " algorithm."
+            )
+
+
+def _refuse_mixing(
+    players: PlayersSpec,
+    variants: Sequence[Variant],
+    algorithm_by_side: Mapping[str, Algorithm],
+    network: NetworkSpec,
+    algorithm: AlgorithmSpec,
+) -> None:
+    """Raises ConfigError for settings of critics that those of FACMAC cannot have."""
+    settings = {
+        f"network.critic = {network.critic!r}: set network.critic=mlp": network.critic != MLP,
+        f"network.recurrent = {network.recurrent!r}: set network.recurrent=none": network.recurrent is not None,
+        f"algorithm.critic_loss = {algorithm.critic_loss!r}: set squared or huber": algorithm.critic_loss == "hl_gauss",
+        "algorithm.critic_sees = 'state': set both or observations": algorithm.critic_sees == "state",
+    }
+    for player, variant in zip(players.agents, variants, strict=True):
+        for setting, is_set in settings.items():
+            if variant.mixing and is_set:
+                raise ConfigError(
+                    f"{setting}, or choose another algorithm than {algorithm_by_side[player.team]} for {player.team}, "
+                    "whose critic mixes values of the members' own observations and actions."
+                )
+
+
 def _refuse_independent_team(
     players: PlayersSpec, variants: Sequence[Variant], algorithm_by_side: Mapping[str, Algorithm]
 ) -> None:
@@ -150,7 +234,7 @@ def _refuse_independent_team(
         if not variant.centralised:
             raise ConfigError(
                 f"algorithm.team_critic = true: side {player.team} learns by {algorithm_by_side[player.team]}, whose "
-                "critics read one agent each. Choose maddpg, matd3 or masac for this side, or set "
+                "critics read one agent each. Choose maddpg, matd3, masac or hatd3 for this side, or set "
                 "algorithm.team_critic=false."
             )
 
@@ -159,8 +243,8 @@ def _refuse_gaussians(players: PlayersSpec, network: NetworkSpec) -> None:
     """Raises ConfigError if a player draws Box parts from a Gaussian, whose density only the head `box` has."""
     if network.head != "box" and players.gaussian_columns:
         raise ConfigError(
-            f"network.head = {network.head!r}: masac and isac need the density of an action, which Shoal computes for"
-            " network.head=box only. Set it, or choose another algorithm."
+            f"network.head = {network.head!r}: masac, isac and hasac need the density of an action, which Shoal"
+            " computes for network.head=box only. Set it, or choose another algorithm."
         )
 
 
@@ -190,7 +274,7 @@ def _refuse_state(
         if not variant.centralised:
             raise ConfigError(
                 f"{setting}: side {player.team} learns by {algorithm_by_side[player.team]}, whose critics read one "
-                "agent's observation and action only. Choose maddpg, matd3 or masac for this side, or set "
+                "agent's observation and action only. Choose maddpg, matd3, masac or hatd3 for this side, or set "
                 "algorithm.critic_sees=observations."
             )
     if not players.state_dim:
@@ -202,8 +286,8 @@ def _refuse_state(
 
 def _critic(
     players: PlayersSpec,
-    player: int,
     roles: Sequence[int],
+    player: int,
     variant: Variant,
     offset: int,
     *,
@@ -236,5 +320,12 @@ def _columns(players: PlayersSpec, player: PlayerSpec) -> list[int]:
 
 def _numbered(critics: Sequence[Critic]) -> tuple[Critic, ...]:
     """Returns the critics with their networks numbered without gaps, in order of first use."""
-    numbers = {network: i for i, network in enumerate(dict.fromkeys(critic.network for critic in critics))}
-    return tuple(Critic(critic.player, numbers[critic.network], critic.input_columns) for critic in critics)
+    numbers = _numbers(critic.network for critic in critics)
+    return tuple(replace(critic, network=number) for critic, number in zip(critics, numbers, strict=True))
+
+
+def _numbers(keys: Iterable[object]) -> tuple[int, ...]:
+    """Returns a number for each key, equal for equal keys, without gaps in order of first use."""
+    listed = list(keys)
+    numbers = {key: i for i, key in enumerate(dict.fromkeys(listed))}
+    return tuple(numbers[key] for key in listed)

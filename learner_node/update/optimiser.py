@@ -54,6 +54,20 @@ class Adam:
         whatever the parameters are, because the fused kernel reads nothing else on a GPU."""
         self._weight_decay, self._relative_rates = weight_decay, relative_rates
 
+    def step_of(self, is_chosen: Tensor, parameters: Tensor, gradient: Tensor, *, is_first: bool) -> None:
+        """Moves the chosen `parameters` one step against `gradient`; the others and their moments stay. All `[P]`.
+
+        is_first: whether this is the first of several such steps that together move each parameter once and so count as
+        one step.
+        """
+        moved = parameters, self.mean, self.square
+        before = [tensor.clone() for tensor in moved]
+        if not is_first:
+            self.steps.sub_(1.0)
+        self.step(parameters, gradient)
+        for tensor, old in zip(moved, before, strict=True):
+            torch.where(is_chosen, tensor, old, out=tensor)
+
     def step(self, parameters: Tensor, gradient: Tensor) -> None:
         """Moves `parameters` one step against `gradient`, both `[P]`."""
         before = None if self._relative_rates is None else parameters.clone()

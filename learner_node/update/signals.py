@@ -3,7 +3,7 @@
     mixed reward of an agent = (1 - s) * reward of the agent + s * mean reward of its side        s: team spirit
     reward of a player       = mean mixed reward of its agents
 
-Where a side has one critic (`algorithm.team_critic`), s is 1 and all players of the side have its mean reward; they
+Where a side has one critic (`sides_with_one_critic`), s is 1 and all players of the side have its mean reward; they
 continue, and are present, as long as one agent of the side does.
 
 "Team Spirit" is the term of OpenAI Five (2018). With s = 0 each agent learns from its own reward, with s = 1 from the
@@ -22,6 +22,7 @@ from common.run.players import members_of
 from common.run.run import AlgorithmSpec
 from common.spec import AgentsSpec, PlayersSpec
 from learner_node.update.batches import LossBatch, RowWeights
+from learner_node.update.layout import sides_with_one_critic
 
 
 class PlayerSignals(NamedTuple):
@@ -41,18 +42,25 @@ class SignalMixer:
         # Tensors, because a list as index is copied to the device in every update, which no CUDA graph captures.
         self._members = [torch.tensor(numbers, device=like.device) for numbers in members]
         self._scale = algorithm.reward_scale
-        has_spirit = algorithm.team_critic or algorithm.team_spirit > 0.0 or algorithm.final_team_spirit is not None
+        team_sides = sides_with_one_critic(players, algorithm)
+        self._has_teams = bool(team_sides)
+        has_spirit = self._has_teams or algorithm.team_spirit > 0.0 or algorithm.final_team_spirit is not None
         self._same_side = torch.tensor([[float(a.team == b.team) for b in agents.agents] for a in agents.agents]).to(
             like
         )
+        self._is_team = torch.tensor([agent.team in team_sides for agent in agents.agents], device=like.device)
+        """Whether each agent learns the mean reward of its side alone `[agents]`."""
         self._mean_of = like.new_zeros(len(agents.agents), len(players.agents))
         for player, numbers in enumerate(members):
             self._mean_of[numbers, player] = 1.0 / len(numbers)
         self._merges = len(players.agents) < len(agents.agents)
-        self._has_teams = algorithm.team_critic
-        teams = [[i for i, agent in enumerate(agents.agents) if agent.team == player.team] for player in players.agents]
-        by_team = [torch.tensor(numbers, device=like.device) for numbers in teams]
-        self._signal_agents = by_team if self._has_teams else self._members
+        signal_agents = [
+            [i for i, agent in enumerate(agents.agents) if agent.team == player.team]
+            if player.team in team_sides
+            else numbers
+            for player, numbers in zip(players.agents, members, strict=True)
+        ]
+        self._signal_agents = [torch.tensor(numbers, device=like.device) for numbers in signal_agents]
         """The agents whose discount and presence each player has."""
         self._mixes = self._merges or has_spirit or algorithm.reward_scale != 1.0
         self._matrix = torch.empty_like(self._mean_of)
@@ -68,10 +76,10 @@ class SignalMixer:
 
     def set_team_spirit(self, spirit: float) -> None:
         """Sets the fraction of the side's mean reward in each agent's reward, 0 to 1; a team critic always has 1."""
-        spirit = 1.0 if self._has_teams else spirit
         side_mean = self._same_side / self._same_side.sum(0, keepdim=True)
         identity = torch.eye(len(side_mean)).to(side_mean)
-        self._matrix.copy_(((1.0 - spirit) * identity + spirit * side_mean) @ self._mean_of * self._scale)
+        mixed = torch.where(self._is_team, side_mean, (1.0 - spirit) * identity + spirit * side_mean)
+        self._matrix.copy_(mixed @ self._mean_of * self._scale)
 
     def signals(self, batch: LossBatch) -> PlayerSignals:
         """Returns the players' signals of a batch."""
@@ -85,15 +93,15 @@ class SignalMixer:
 
     def row_weights(self, batch: LossBatch, signals: PlayerSignals) -> RowWeights:
         """Returns the weights of a batch's rows in the losses."""
-        rows = player_rows = _fractions(signals.present)
+        rows = present = _fractions(signals.present)
         if self._has_teams:
-            player_rows = _fractions(_any(batch.present, self._members))
-        penalty = (player_rows.index_select(0, self.player_of) * self._penalty).t()
+            present = _fractions(_any(batch.present, self._members))
+        penalty = (present.index_select(0, self.player_of) * self._penalty).t()
         if batch.complete:
-            return RowWeights(rows, penalty, None, None)
+            return RowWeights(rows, present, penalty, None, None)
         alive = batch.present * (batch.discount > 0)
         return RowWeights(
-            rows, penalty, batch.present.index_select(1, self._agent_of), alive.index_select(1, self._agent_of)
+            rows, present, penalty, batch.present.index_select(1, self._agent_of), alive.index_select(1, self._agent_of)
         )
 
 

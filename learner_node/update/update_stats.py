@@ -88,7 +88,7 @@ class UpdateStats:
     def entropy(self) -> Tensor | None:
         """Mean entropy of the policies [nats], before the update; None if no player is stochastic."""
         entropy = self._policy.entropy
-        return None if entropy is None else policy_value(entropy, self.row_weights)
+        return None if entropy is None else (entropy * self.row_weights.present).sum(1)
 
     @property
     def temperature(self) -> Tensor | None:

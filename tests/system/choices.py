@@ -111,6 +111,14 @@ ROWS = {
     ),
     "isac, discrete": Row("simple_tag", (DISCRETE, "algorithm.name=isac", "algorithm.entropy_target=0.4")),
     "masac against maddpg": Row("simple_tag", ("algorithm.name='adversary=masac,agent=maddpg'",)),
+    "hatd3": Row("simple_spread", ("algorithm.name=hatd3", "algorithm.smoothing=0.1")),
+    "hasac, discrete, against masac": Row(
+        "simple_tag",
+        (DISCRETE, "algorithm.name='adversary=hasac,agent=masac'", "algorithm.side_learning_rates={agent = 0.5}"),
+    ),
+    "facmac": Row("simple_spread", ("algorithm.name=facmac",)),
+    "facmac against hasac": Row("simple_tag", ("algorithm.name='adversary=facmac,agent=hasac'",)),
+    "hasac": Row("simple_spread", ("algorithm.name=hasac",)),
     "soft choices": Row(
         "simple_spread",
         (

@@ -12,6 +12,7 @@ from actor_node.evaluation.ablation import Ablation
 from common.run.run import ExplorationSpec, RunSpec
 from common.worlds import changed_options
 from learner_node.inspection.network_stats import NetworkStats, ValueStats
+from learner_node.update.layout import policy_delay
 from shoal.commands.diagnose.log_figures import Returns
 from shoal.commands.diagnose.warning import DiagnosisWarning
 
@@ -106,7 +107,7 @@ def min_updates(spec: RunSpec) -> float:
     """
     algorithm = spec.algorithm
     steps = 1.0 / max(1.0 - algorithm.discount, 1.0 / MAX_DISCOUNTED_STEPS)
-    return steps / algorithm.target_rate * (algorithm.policy_every or (2 if "matd3" in algorithm.variants else 1))
+    return steps / algorithm.target_rate * policy_delay(algorithm)
 
 
 def network_warnings(figures: Sequence[NetworkStats], exploration: ExplorationSpec) -> list[DiagnosisWarning]:

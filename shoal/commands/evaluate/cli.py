@@ -69,7 +69,7 @@ class EvaluateConfig(EpisodeOptions, frozen=True, forbid_unknown_fields=True):
         bool,
         Meta(
             description="Sample Discrete actions from the policy's softmax, soft actions (network.head=soft) with"
-            " Gumbel noise, and Box actions of masac and isac from the policy's Gaussian, as in training."
+            " Gumbel noise, and Box actions of masac, isac and hasac from the policy's Gaussian, as in training."
         ),
     ] = False
     format: Annotated[Literal["table", "csv", "latex"], Meta(description="Output format of the figures.")] = "table"

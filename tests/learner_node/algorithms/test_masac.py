@@ -336,13 +336,39 @@ def test_deterministic_sides_keep_their_losses() -> None:
     assert [entropy != 0.0 for entropy in losses.entropy] == [True, True, True, False]
 
 
-def test_an_absent_player_does_not_move_its_temperature() -> None:
+@pytest.mark.parametrize("team_critic", [False, True])
+def test_an_absent_player_does_not_move_its_temperature(*, team_critic: bool) -> None:
     joint = TEAMS["two"]
-    masac, fields = masac_of(joint), as_fields(random_records(joint, 32, 0, absences=False), torch.float64)
+    masac = masac_of(joint, team_critic=team_critic)
+    fields = as_fields(random_records(joint, 32, 0, absences=False), torch.float64)
     fields["present"][:, 1] = 0.0
     before = masac.temperatures.log.clone()
     masac.update(as_batch(fields), 1e-3, 1e-3)
     assert (masac.temperatures.log != before).tolist() == [True, False]
+
+
+def test_an_absent_member_adds_no_entropy_to_its_team() -> None:
+    joint = TEAMS["two"]
+    masac = masac_of(joint, team_critic=True, initial_temperature=0.2, discount=0.5)
+    batch = batch_of(joint, 0)
+    present, ends = torch.ones_like(batch.present), torch.ones_like(batch.discount)
+    present[:5, 1] = 0.0
+    ends[5:9, 1] = 0.0
+    batch = LossBatch(batch.obs_action, batch.next_obs, batch.reward * 0.0, ends, present)
+    set_constant(masac.critics.target[0], [0.0, 0.0])
+    target = td_target(masac, batch)
+    assert not target[1, :9].any()
+    assert (target[0] != 0.0).all()
+    assert (target[1, 9:] != 0.0).all()
+
+
+def test_temperatures_learn_at_the_rates_of_their_sides() -> None:
+    settings = AlgorithmSpec(name="masac", side_learning_rates={"agent": 0.25})
+    masac = Masac(TEAMS["tag"], NETWORK, settings, 3, DOUBLE)
+    before = masac.temperatures.log.clone()
+    masac.update(batch_of(TEAMS["tag"], 0), 0.01, 0.01)
+    # Adam's first step has the length of the learning rate.
+    assert (masac.temperatures.log - before).abs().tolist() == pytest.approx([0.01, 0.01, 0.01, 0.0025], rel=1e-5)
 
 
 def test_a_run_continues_from_its_checkpoint() -> None:

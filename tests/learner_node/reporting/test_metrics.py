@@ -1,6 +1,9 @@
 """What the learner's metrics say beyond what is set in them directly."""
 
+import pytest
+
 from learner_node.reporting.metrics import Metrics
+from learner_node.update.update_stats import Losses
 from tests.replay_server.runs import make_run
 
 
@@ -22,6 +25,14 @@ def test_rejected_batches_are_counted_from_their_total():
         metrics.observe(None, 0.5, total)
     assert value(metrics, "learner_batches_rejected_total") == 5.0
     assert value(metrics, "learner_progress_ratio") == 0.5
+
+
+def test_entropy_and_temperature_are_means_over_stochastic_players():
+    metrics = Metrics()
+    assert value(metrics, "learner_temperature") == 0.0
+    metrics.observe(Losses(*[[1.0] * 3] * 5, entropy=[0.5, 0.0, 1.5], temperature=[0.1, 0.0, 0.3]), 0.5, 0)
+    assert value(metrics, "learner_entropy") == pytest.approx(1.0)
+    assert value(metrics, "learner_temperature") == pytest.approx(0.2)
 
 
 def test_without_a_gpu_none_of_its_memory_is_held():

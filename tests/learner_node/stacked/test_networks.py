@@ -56,6 +56,6 @@ def test_an_agents_start_depends_on_seed_and_place_alone() -> None:
     few, many = TEAMS["speaker_listener"], TEAMS["spread"]
     learners = [StackedUpdate(team, NETWORK, AlgorithmSpec(), 7, SINGLE) for team in (many, many, few)]
     first, again, other = (unflatten(one.policy_weights(), one.players, NETWORK) for one in learners)
-    np.testing.assert_array_equal(first[0].last.weight, again[0].last.weight)
-    assert not np.array_equal(first[0].last.weight, first[1].last.weight)
+    np.testing.assert_array_equal(first[0].hidden[1].weight, again[0].hidden[1].weight)
+    assert not np.array_equal(first[0].hidden[1].weight, first[1].hidden[1].weight)
     assert other[0].first.weight.shape == (3, 64)

@@ -95,6 +95,14 @@ LEARNING = Row(
             [Query(by_run("shoal_learner_policy_loss", how="avg"), "{{run}}")],
         ),
         Panel(
+            "Entropy and temperature",
+            "Mean over agents with stochastic policies; empty without masac, isac or hasac.",
+            [
+                Query(by_run("shoal_learner_entropy", how="avg"), "{{run}} entropy"),
+                Query(by_run("shoal_learner_temperature", how="avg"), "{{run}} temperature"),
+            ],
+        ),
+        Panel(
             "Gradient norms",
             "Maximum over agents, before clipping. If it always exceeds the clipping norm, every step is clipped.",
             [

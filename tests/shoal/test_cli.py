@@ -34,9 +34,10 @@ def test_commands_stand_under_headings_and_nothing_is_cut() -> None:
     at = [text.index(f"\n{heading}:\n") for heading in SECTIONS]
     assert at == sorted(at)
     assert next(iter(next(iter(SECTIONS.values())))) == "train"
-    for entries in SECTIONS.values():
-        for name, entry in entries.items():
-            assert f"  {name:<10}  {entry.help}\n" in text
+    commands = {name: entry for entries in SECTIONS.values() for name, entry in entries.items()}
+    width = max(map(len, commands))
+    for name, entry in commands.items():
+        assert f"  {name:<{width}}  {entry.help}\n" in text
     assert "..." not in text.partition("Train:")[2]
 
 

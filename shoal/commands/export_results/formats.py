@@ -29,7 +29,7 @@ def to_marl_eval(found: Sequence[RunResults], over_agents: OverAgents, note: Cal
         if not one.scheduled:
             raise ConfigError(
                 f"{one.record.path} has no evaluations while it trained (evaluations.jsonl), so it has no curve. Train"
-                " it with evaluation.times above 0, or pass --format csv."
+                " it with evaluation.times above 0 and evaluation.share_of_time 1, or pass --format csv."
             )
     document: dict[str, Any] = {}
     for environment in dict.fromkeys(one.environment for one in found):

@@ -14,7 +14,7 @@ directory = Path(sys.argv[1] if len(sys.argv) > 1 else "sweeps/example")
 time = sys.argv[2] if len(sys.argv) > 2 else "1m"
 
 found = {}
-for algorithm in ("matd3", "iddpg"):
+for algorithm in ("maddpg", "iddpg"):
     for seed in (0, 1):
         run = shoal.train(
             "simple_spread",

@@ -103,7 +103,7 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of the update. The defaults are the preset `particle`; docs/algorithms.md gives their reasons."""
 
-    name: Annotated[str, Meta(max_length=1_000)] = "matd3"
+    name: Annotated[str, Meta(max_length=1_000)] = "maddpg"
     """Algorithm of all agents: maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac or facmac; one a side, as
     in adversary=maddpg,agent=iddpg; or a class of your own, as in my_module:MyMaddpg, which the learner imports
     (docs/own-algorithm.md)."""
@@ -261,7 +261,7 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ratio."""
     limit: Literal["strict", "insert_only", "off"] = "strict"
     """Which side the rate limiter blocks: actors and learner, only actors, or neither."""
-    n_step: Annotated[int, Meta(ge=1, le=100)] = 1
+    n_step: Annotated[int, Meta(ge=1, le=100)] = 3
     """Length of the n-step return of a sampled transition [environment steps], shorter at an episode's end (Sutton
     1988)."""
     sampler: Annotated[str, Meta(max_length=1_000)] = UNIFORM

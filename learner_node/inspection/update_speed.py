@@ -36,6 +36,8 @@ from learner_node.update.batches import LossBatch
 NETWORK = NetworkSpec(policy_hidden=(64, 64), critic_hidden=(64, 64), share_policies=False, share_critics=False)
 ALGORITHM = AlgorithmSpec(name="maddpg")
 """The networks and the algorithm of Lowe et al. 2017, independent of the defaults of a run."""
+TWIN_CRITICS = AlgorithmSpec(name="matd3")
+"""The algorithm that is measured with the networks of a run's defaults: an update with and one without the policies."""
 ROUNDS = 40
 PEAK_SIZE = 512
 _PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm, torch.ops.aten.addmm_, torch.ops.aten.baddbmm)
@@ -86,7 +88,7 @@ class EngineSpeed(NamedTuple):
     """Median times of one batch size under both engines [s]."""
 
     networks: str
-    """`update`: those of Lowe et al. 2017, two layers of 64 for each agent. `defaults`: those of a run's defaults."""
+    """`update`: those of Lowe et al. 2017, two layers of 64 for each agent. `defaults`: a run's defaults, by matd3."""
     rows: int
     autograd_s: float
     stacked_s: float
@@ -95,11 +97,11 @@ class EngineSpeed(NamedTuple):
 def engine_speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[EngineSpeed]:
     """Measures both engines on simple_spread's shapes; leaves torch on one thread.
 
-    By default every second update includes the policies, so two updates are measured together.
+    Under matd3 every second update includes the policies, so two updates are measured together.
     """
     torch.set_num_threads(1)
     agents = simple_spread_shapes()
-    variants = {"update": (NETWORK, ALGORITHM, (True,)), "defaults": (NetworkSpec(), AlgorithmSpec(), (False, True))}
+    variants = {"update": (NETWORK, ALGORITHM, (True,)), "defaults": (NetworkSpec(), TWIN_CRITICS, (False, True))}
     for name, (network, algorithm, moves_policies) in variants.items():
         for rows in sizes:
             batch = random_batch(agents, rows)
@@ -119,14 +121,13 @@ def _updates(engine: Engine, batch: LossBatch, moves_policies: tuple[bool, ...])
 
 
 def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
-    """Returns the median seconds of an update at a run's defaults for each number of threads.
+    """Returns the median seconds of an update by matd3 of the default networks for each number of threads.
 
-    By default every second update includes the policies, so two updates are measured together. Leaves torch on one
-    thread.
+    Every second update includes the policies, so two updates are measured together. Leaves torch on one thread.
     """
     agents = simple_spread_shapes()
-    batch, algorithm = random_batch(agents, rows), AlgorithmSpec()
-    learner = StackedUpdate(agents, NetworkSpec(), algorithm, 0, batch.obs_action)
+    batch = random_batch(agents, rows)
+    learner = StackedUpdate(agents, NetworkSpec(), TWIN_CRITICS, 0, batch.obs_action)
 
     def two_updates(threads: int) -> None:
         torch.set_num_threads(threads)

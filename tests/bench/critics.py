@@ -35,8 +35,8 @@ WARM_UP = 4
 def run_of(settings: Settings, count: int) -> Run:
     """Returns a run of simple_spread's shapes with `count` agents, by the engine `autograd`."""
     agents = joint_spec([(f"agent_{i}", "agent", 6 * count, (Box((0.0,) * 5, (1.0,) * 5),)) for i in range(count)])
-    engine = {"scenario": "simple_spread", "algorithm": {"engine": "autograd"}}
-    return Run("bench", make_run_spec(engine, settings), agents)
+    base = {"scenario": "simple_spread", "algorithm": {"name": "matd3", "engine": "autograd"}}
+    return Run("bench", make_run_spec(base, settings), agents)
 
 
 def measure(kinds: dict[str, Settings], counts: tuple[int, ...], updates: int) -> dict[tuple[str, int], float]:

@@ -4,8 +4,8 @@
     python -m tests.bench.many_agents autograd 40      one row
 
 Builds the networks of N agents with the shapes of simple_spread (6 N observations, 5 action numbers each) and the
-defaults of a run, and updates them. Times are CPU seconds of one thread, so that they hold on a machine that has other
-work. Memory is the peak of the process [MiB], torch included.
+defaults of a run, and updates them by matd3. Times are CPU seconds of one thread, so that they hold on a machine that
+has other work. Memory is the peak of the process [MiB], torch included.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ UPDATES = 5
 
 def run_of(engine: str, count: int) -> Run:
     agents = joint_spec([(f"agent_{i}", "agent", 6 * count, (Box((0.0,) * 5, (1.0,) * 5),)) for i in range(count)])
-    return Run("many", make_run_spec({"scenario": "simple_spread", "algorithm": {"engine": engine}}), agents)
+    algorithm = {"name": "matd3", "engine": engine}
+    return Run("many", make_run_spec({"scenario": "simple_spread", "algorithm": algorithm}), agents)
 
 
 def measure(engine: str, count: int) -> None:

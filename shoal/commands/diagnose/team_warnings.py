@@ -102,8 +102,8 @@ def value_warnings(figures: Sequence[ValueStats], spec: RunSpec, updates: int) -
 def min_updates(spec: RunSpec) -> float:
     """Returns the number of updates after which a critic's errors are meaningful.
 
-    A reward propagates one step back each time that the targets follow their networks, which takes 1 / target_rate
-    target updates, and a value covers about 1 / (1 - discount) steps.
+    A reward propagates at least one step back each time that the targets follow their networks, which takes
+    1 / target_rate target updates, and a value covers about 1 / (1 - discount) steps.
     """
     algorithm = spec.algorithm
     steps = 1.0 / max(1.0 - algorithm.discount, 1.0 / MAX_DISCOUNTED_STEPS)

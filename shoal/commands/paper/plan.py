@@ -15,9 +15,10 @@ _QUICK_SEEDS, _FULL_SEEDS, _FULL_STEPS = 3, 10, 1_500_000
 _QUICK = (
     *("--set", "network.policy_hidden=[64,64]", "--set", "network.critic_hidden=[64,64]"),
     *("--set", "network.share_policies=false", "--set", "network.share_critics=false"),
-    *("--set", "replay.capacity=1000000"),
+    *("--set", "replay.capacity=1000000", "--set", "replay.n_step=1"),
 )
-"""The paper's networks and replay size with the default preset's rates and ratio, which learn within minutes."""
+"""The paper's networks, replay size and one-step targets with the default preset's rates and ratio, which learn within
+minutes."""
 _FULL = ("--preset", "paper")
 _ORIGINAL_DYNAMICS = "world.dynamics=legacy"
 

@@ -32,6 +32,7 @@ OPTIONS = (
     *("--lockstep", "--steps", "1000000", "--episodes", "0", "--no-film"),
     *("--set", "network.policy_hidden=[64,64]", "--set", "network.critic_hidden=[64,64]"),
     *("--set", "replay.capacity=1000000"),
+    *("--algorithm", "matd3", "--set", "replay.n_step=1"),
 )
 _EPISODES = 1_000
 _HEAD = """# Frozen opponents
@@ -45,8 +46,8 @@ sides were trained together with
 
     shoal train SCENARIO --seed {seed} {options}
 
-and Shoal's default algorithm (`matd3`) on {date}. In lockstep, the same command gives the same bits on the same
-machine. `python -m shoal.commands.tournament.make_opponents DIRECTORY` trains the teams and writes this page.
+on {date}. In lockstep, the same command gives the same bits on the same machine. `python -m
+shoal.commands.tournament.make_opponents DIRECTORY` trains the teams and writes this page.
 
 ## How good they are
 

@@ -41,7 +41,7 @@ def resumed(tmp_path):
 
 def test_without_anything_given_a_run_has_the_defaults_and_five_minutes(new):
     made = new()
-    assert (made.scenario, made.seed, made.algorithm.name) == ("simple_spread", 0, "matd3")
+    assert (made.scenario, made.seed, made.algorithm.name, made.replay.n_step) == ("simple_spread", 0, "maddpg", 3)
     assert (made.budget.steps, made.budget.seconds) == (0, DEFAULT_SECONDS)
 
 

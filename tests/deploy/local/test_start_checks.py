@@ -31,18 +31,18 @@ def lockstep(run: Path, names: str, *more: object) -> Result:
 @pytest.mark.parametrize(
     ("names", "more", "said"),
     [
-        ("player_0 player_1", (), "sides: player (player_0, player_1: one policy, 2 critics)"),
+        ("player_0 player_1", (), "sides: player (player_0, player_1: one policy, one critic)"),
         ("agent0 agent1", (), "sides: agent0, agent1 (a side each: nothing is shared)"),
         ("0 1 2", (), "sides: 0, 1, 2 (a side each: nothing is shared)"),
         (
             "uav-0 uav-1 bs",
-            ("--set", 'network.sides={air=["uav-0","uav-1"]}'),
+            ("--algorithm", "matd3", "--set", 'network.sides={air=["uav-0","uav-1"]}'),
             "sides: air (uav-0, uav-1: one policy, 2 critics); bs (bs: one policy, 2 critics)",
         ),
         (
             "red blue",
             ("--set", 'network.share=[["red","blue"]]'),
-            "sides: red (red); blue (blue); shared across sides: red, blue: one policy, 2 critics",
+            "sides: red (red); blue (blue); shared across sides: red, blue: one policy, one critic",
         ),
     ],
 )

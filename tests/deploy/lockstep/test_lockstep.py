@@ -34,9 +34,9 @@ SMALL: dict[str, Any] = {
     "budget": {"steps": 2_500},
 }
 COOPERATIVE = ("simple_spread", {"exploration": {"kind": "ornstein_uhlenbeck", "random_steps": 200}})
-MIXED = ("simple_tag", {})
+MIXED = ("simple_tag", {"algorithm": {"name": "matd3"}})
 DISCRETE = ("simple_reference", {"world": {"continuous_actions": False, "max_cycles": 7}})
-DRAWING = ("collect_treasure", {})
+DRAWING = ("collect_treasure", {"replay": {**SMALL["replay"], "n_step": 1}})
 """Its worlds draw in the middle of episodes."""
 PRIORITISED = ("simple_adversary", {"replay": {**SMALL["replay"], "priority_exponent": 0.6, "n_step": 3}})
 NORMALISED = ("simple_tag", {"algorithm": {"normalise_observations": True, "normalise_rewards": True}})

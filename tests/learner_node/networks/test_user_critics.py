@@ -28,7 +28,7 @@ def run_of(team: str, critic: str, seed: int = 0, **algorithm: Any) -> Run:
     settings = {
         "seed": seed,
         "network": {"policy_hidden": (8, 6), "critic_hidden": (7, 5), "critic": critic},
-        "algorithm": {"engine": "autograd", "normalise_observations": True, **algorithm},
+        "algorithm": {"name": "matd3", "engine": "autograd", "normalise_observations": True, **algorithm},
     }
     return Run("r", make_run_spec({"scenario": "simple_spread"}, settings), TEAMS[team])
 

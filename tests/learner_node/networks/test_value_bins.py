@@ -124,7 +124,8 @@ def test_a_new_run_normalises_rewards_so_that_returns_fit_the_bins() -> None:
 
 def test_sizes_count_the_bins_and_the_engine_is_autograd() -> None:
     engine = engine_of("tag", name="matd3")
-    settings = {"network": {"policy_hidden": (4,), "critic_hidden": (8, 5)}, "algorithm": {"critic_loss": "hl_gauss"}}
+    algorithm = {"name": "matd3", "critic_loss": "hl_gauss"}
+    settings = {"network": {"policy_hidden": (4,), "critic_hidden": (8, 5)}, "algorithm": algorithm}
     sizes = sizes_of(make_run_spec({"scenario": "simple_tag"}, settings), TEAMS["tag"])
     assert sizes.critic_parameters == sum(map(len, engine.critics.parameters)) == 4 * (83 * 8 + 9 * 5 + 6 * 101)
     assert "algorithm.critic_loss=hl_gauss" in sizes.engine.line

@@ -23,7 +23,7 @@ SINGLE = torch.zeros(())
 
 
 def make(team: str = "mixed", seed: int = 1) -> StackedUpdate:
-    return StackedUpdate(TEAMS[team], NETWORK, AlgorithmSpec(), seed, SINGLE)
+    return StackedUpdate(TEAMS[team], NETWORK, AlgorithmSpec(name="matd3"), seed, SINGLE)
 
 
 def train(algorithm: StackedUpdate, *seeds: int) -> None:

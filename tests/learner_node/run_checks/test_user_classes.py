@@ -118,7 +118,7 @@ def test_the_loss_of_the_class_is_descended() -> None:
 
 
 def test_the_sizes_count_the_parameters_of_the_users_module() -> None:
-    sizes = sizes_of(spec_of(critic=f"{HERE}:Mlp"), TEAMS["spread"])
+    sizes = sizes_of(spec_of(critic=f"{HERE}:Mlp", name="matd3"), TEAMS["spread"])
     assert sizes.critic_parameters == 2 * (70 * 8 + 9)  # matd3: two shared critics with 69 inputs and 8 units
     assert sizes.engine.line == f"engine: autograd (stacked does not cover network.critic={HERE}:Mlp)"
 

@@ -18,7 +18,7 @@ SINGLE = torch.zeros(())
 @pytest.mark.parametrize("team", TEAMS)
 def test_numpy_policy_equals_torch_policy(team: str) -> None:
     joint = TEAMS[team]
-    learner = StackedUpdate(joint, NETWORK, AlgorithmSpec(), 5, SINGLE)
+    learner = StackedUpdate(joint, NETWORK, AlgorithmSpec(name="matd3"), 5, SINGLE)
     obs = np.random.default_rng(0).normal(size=(256, joint.obs_dim)).astype(np.float32)
     policy = Policy(learner.players, NETWORK, learner.policy_weights())
     logits = learner.logits(torch.from_numpy(obs))
@@ -43,7 +43,7 @@ def test_what_is_kept_of_networks_names_every_parameter_once(team: str, shared: 
 @pytest.mark.parametrize("team", ["tag", "mixed"])
 def test_one_step_of_one_agent_moves_all_that_share_with_it(team: str) -> None:
     network = NetworkSpec(share_policies=True)
-    learner = StackedUpdate(TEAMS[team], network, AlgorithmSpec(), 5, SINGLE)
+    learner = StackedUpdate(TEAMS[team], network, AlgorithmSpec(name="matd3"), 5, SINGLE)
     learner.policies.shared.add_(torch.randn_like(learner.policies.shared))
     learner.policies.step()
     policies = [(*one.hidden, one.last) for one in unflatten(learner.policy_weights(), learner.players, network)]
@@ -54,7 +54,7 @@ def test_one_step_of_one_agent_moves_all_that_share_with_it(team: str) -> None:
 
 def test_an_agents_start_depends_on_seed_and_place_alone() -> None:
     few, many = TEAMS["speaker_listener"], TEAMS["spread"]
-    learners = [StackedUpdate(team, NETWORK, AlgorithmSpec(), 7, SINGLE) for team in (many, many, few)]
+    learners = [StackedUpdate(team, NETWORK, AlgorithmSpec(name="matd3"), 7, SINGLE) for team in (many, many, few)]
     first, again, other = (unflatten(one.policy_weights(), one.players, NETWORK) for one in learners)
     np.testing.assert_array_equal(first[0].hidden[1].weight, again[0].hidden[1].weight)
     assert not np.array_equal(first[0].hidden[1].weight, first[1].hidden[1].weight)

@@ -62,27 +62,30 @@ class Pair:
 @pytest.mark.parametrize("team", TEAMS)
 @pytest.mark.parametrize("absences", [False, True], ids=["all_present", "absences"])
 def test_both_engines_agree(team: str, absences: bool) -> None:
-    pair = Pair(TEAMS[team], AlgorithmSpec())
+    pair = Pair(TEAMS[team], AlgorithmSpec(name="matd3"))
     for seed in range(5):
         pair.update(seed, absences=absences)
     pair.compare()
 
 
 SETTINGS = {
-    "current_teammates": AlgorithmSpec(teammates="current"),
-    "soft_gumbel": AlgorithmSpec(gumbel="soft", gumbel_temperature=0.7),
-    "unclipped": AlgorithmSpec(gradient_clip=0.0, action_regularisation=0.0),
-    "clipped_hard": AlgorithmSpec(gradient_clip=0.01, target_rate=1.0, discount=1.0),
-    "clipped_by_tensor": AlgorithmSpec(gradient_clip=0.01, gradient_clip_by="tensor"),
-    "sampled_targets": AlgorithmSpec(target_actions="sampled", gumbel="soft", gumbel_temperature=0.7),
-    "huber": AlgorithmSpec(critic_loss="huber", reward_scale=3.0),
-    "weight_decay": AlgorithmSpec(critic_weight_decay=0.1, policy_weight_decay=0.2),
+    "current_teammates": AlgorithmSpec(name="matd3", teammates="current"),
+    "soft_gumbel": AlgorithmSpec(name="matd3", gumbel="soft", gumbel_temperature=0.7),
+    "unclipped": AlgorithmSpec(name="matd3", gradient_clip=0.0, action_regularisation=0.0),
+    "clipped_hard": AlgorithmSpec(name="matd3", gradient_clip=0.01, target_rate=1.0, discount=1.0),
+    "clipped_by_tensor": AlgorithmSpec(name="matd3", gradient_clip=0.01, gradient_clip_by="tensor"),
+    "sampled_targets": AlgorithmSpec(name="matd3", target_actions="sampled", gumbel="soft", gumbel_temperature=0.7),
+    "huber": AlgorithmSpec(name="matd3", critic_loss="huber", reward_scale=3.0),
+    "weight_decay": AlgorithmSpec(name="matd3", critic_weight_decay=0.1, policy_weight_decay=0.2),
     "decoupled_weight_decay": AlgorithmSpec(
-        critic_weight_decay=0.1, policy_weight_decay=0.2, decoupled_weight_decay=True
+        name="matd3", critic_weight_decay=0.1, policy_weight_decay=0.2, decoupled_weight_decay=True
     ),
-    "team_spirit": AlgorithmSpec(team_spirit=0.3),
-    "normalised": AlgorithmSpec(normalise_observations=True, normalise_rewards=True, reward_scale=3.0, team_spirit=0.3),
+    "team_spirit": AlgorithmSpec(name="matd3", team_spirit=0.3),
+    "normalised": AlgorithmSpec(
+        name="matd3", normalise_observations=True, normalise_rewards=True, reward_scale=3.0, team_spirit=0.3
+    ),
     "matd3": AlgorithmSpec(name="matd3", smoothing=0.3),
+    "maddpg": AlgorithmSpec(name="maddpg"),
     "iddpg": AlgorithmSpec(name="iddpg"),
     "joint": AlgorithmSpec(name="joint"),
 }
@@ -213,7 +216,7 @@ def test_rows_count_by_their_importance(name: str) -> None:
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 def test_both_engines_agree_at_any_depth(hidden: tuple[int, ...], shared: bool) -> None:
     network = NetworkSpec(hidden, hidden[::-1], share_policies=shared, share_critics=shared)
-    pair = Pair(TEAMS["mixed"], AlgorithmSpec(), network)
+    pair = Pair(TEAMS["mixed"], AlgorithmSpec(name="matd3"), network)
     for seed in range(3):
         pair.update(seed, absences=False)
     pair.compare()
@@ -243,7 +246,7 @@ def test_what_an_absent_agent_leaves_in_its_rows_changes_nothing_of_its_own() ->
     fields["present"][: ROWS // 2, 1] = 0.0
     changed = {name: value.clone() for name, value in fields.items()}
     changed["reward"][: ROWS // 2, 1] = 100.0
-    learners = [StackedUpdate(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE) for _ in range(2)]
+    learners = [StackedUpdate(joint, NETWORK, AlgorithmSpec(name="matd3"), 3, DOUBLE) for _ in range(2)]
     for learner, batch in zip(learners, (fields, changed), strict=True):
         learner.update(as_batch(batch), 1e-3, 1e-3)
     assert torch.equal(learners[0].policies.shared, learners[1].policies.shared)
@@ -254,7 +257,7 @@ def test_an_agent_that_is_never_present_learns_nothing() -> None:
     joint = TEAMS["spread"]
     fields = as_fields(random_records(joint, ROWS, 0), torch.float64)
     fields["present"][:, 2] = 0.0
-    learner = StackedUpdate(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE)
+    learner = StackedUpdate(joint, NETWORK, AlgorithmSpec(name="matd3"), 3, DOUBLE)
     before = learner.policies.tensors()["online"]
     losses = learner.update(as_batch(fields), 1e-3, 1e-3)
     after = learner.policies.tensors()["online"]
@@ -267,7 +270,7 @@ def test_an_agent_that_is_never_present_learns_nothing() -> None:
 @pytest.mark.parametrize("largest", [1e-24, 1e-12, 1e12])
 def test_any_clip_leaves_float32_finite(largest: float) -> None:
     joint = TEAMS["spread"]
-    learner = StackedUpdate(joint, NETWORK, AlgorithmSpec(gradient_clip=largest), 3, torch.zeros(()))
+    learner = StackedUpdate(joint, NETWORK, AlgorithmSpec(name="matd3", gradient_clip=largest), 3, torch.zeros(()))
     stats = learner.update(as_batch(as_fields(random_records(joint, ROWS, 0), torch.float32)), 1e-3, 1e-3)
     for trained in (learner.policies, learner.critics):
         assert trained.shared.isfinite().all()
@@ -279,7 +282,8 @@ def test_any_clip_leaves_float32_finite(largest: float) -> None:
 def test_a_batch_known_to_be_complete_is_treated_the_same(team: str) -> None:
     joint = TEAMS[team]
     for teammates in ("buffer", "current"):
-        one, other = (StackedUpdate(joint, NETWORK, AlgorithmSpec(teammates=teammates), 3, DOUBLE) for _ in range(2))  # type: ignore[arg-type]
+        algorithm = AlgorithmSpec(name="matd3", teammates=teammates)  # type: ignore[arg-type]
+        one, other = (StackedUpdate(joint, NETWORK, algorithm, 3, DOUBLE) for _ in range(2))
         for seed in range(3):
             batch = as_batch(as_fields(random_records(joint, ROWS, seed), torch.float64))
             one.update(batch, 1e-3, 1e-3)
@@ -291,7 +295,7 @@ def test_a_batch_known_to_be_complete_is_treated_the_same(team: str) -> None:
 @pytest.mark.parametrize("rows", [(16, 48, 16)])
 def test_the_batch_may_change_its_size(rows: tuple[int, ...]) -> None:
     joint = TEAMS["mixed"]
-    one, other = (StackedUpdate(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE) for _ in range(2))
+    one, other = (StackedUpdate(joint, NETWORK, AlgorithmSpec(name="matd3"), 3, DOUBLE) for _ in range(2))
     for seed, count in enumerate(rows):
         batch = as_batch(as_fields(random_records(joint, count, seed), torch.float64))
         one.update(batch, 1e-3, 1e-3)

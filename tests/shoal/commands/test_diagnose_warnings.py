@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from actor_node.evaluation.ablation import Ablation, ablate
-from common.run.run import RunSpec, make_run_spec
+from common.run.run import AlgorithmSpec, RunSpec, make_run_spec
 from learner_node.inspection.network_stats import NetworkStats, ValueStats
 from shoal.commands.diagnose.log_figures import LogFigures, Returns, log_figures
 from shoal.commands.diagnose.log_warnings import log_warnings
@@ -157,10 +157,11 @@ def test_a_run_of_few_updates_is_only_advised_to_train_longer() -> None:
     young = values(0.9, 0.0, reward_beyond=-5.0)
     (warning,) = value_warnings([young], SPEC, 60)
     assert warning.to_try == ("train longer",)
-    assert "about 2,000 updates with these settings; this run has made 60" in warning.means
+    assert "about 1,000 updates with these settings; this run has made 60" in warning.means
     assert value_warnings([values(0.1, 0.0)], SPEC, 60) == []
     enough = round(min_updates(SPEC))
-    assert enough == 2_000
+    assert enough == 1_000
+    assert min_updates(msgspec.structs.replace(SPEC, algorithm=AlgorithmSpec(name="matd3"))) == pytest.approx(2_000)
     assert len(value_warnings([young], SPEC, enough + 1)) == 2
 
 

@@ -456,7 +456,7 @@ def _check_sequences(replay: ReplaySpec, algorithm: AlgorithmSpec, network: Netw
         )
     if network.critic != MLP:
         raise ValueError(
-            f"network.critic = {shorten(repr(network.critic))}: recurrent policies need critics of Shoal, which are"
+            f"network.critic = {shorten(repr(network.critic))}: recurrent policies need MLPs as critics, which are"
             f" recurrent too; set network.critic={MLP}, or network.recurrent=none"
         )
 

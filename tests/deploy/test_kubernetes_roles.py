@@ -60,6 +60,7 @@ def done_and_there(learner: subprocess.Popen[bytes]) -> bool:
     return "the run is done; waiting for SIGTERM" in log_of(learner)
 
 
+@pytest.mark.soak
 def test_a_learner_that_is_done_stays_and_goes_on_only_with_a_larger_budget(commands: Commands, tmp_path: Path) -> None:
     cluster = Cluster(commands, tmp_path)
     budget = ("--time", 0, "--set", "replay.min_size=1000", "--steps")

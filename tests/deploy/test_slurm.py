@@ -228,6 +228,7 @@ def test_what_a_sweep_lacks_is_named(
     assert message in cluster.log()
 
 
+@pytest.mark.soak
 @pytest.mark.system
 @pytest.mark.timeout(400)
 def test_a_sweep_near_its_time_limit_is_queued_again_and_goes_on(cluster: Cluster) -> None:
@@ -287,6 +288,7 @@ def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Clust
     assert cluster.leftovers() == []
 
 
+@pytest.mark.soak
 @pytest.mark.system
 @pytest.mark.timeout(400)
 def test_a_time_limit_during_the_evaluation_queues_the_job_again(cluster: Cluster) -> None:

@@ -156,6 +156,7 @@ def test_no_decision_is_made_by_the_clock_on_the_wall() -> None:
         if wall.search(path.read_text())
     }
     assert found == {
+        "actor_node/evaluation/evaluator_process.py",
         "common/run/directory.py",
         "learner_node/reporting/evaluation_log.py",
         "learner_node/reporting/metrics_log.py",

@@ -27,6 +27,7 @@ def memory_of_torch() -> int:
     return resident
 
 
+@pytest.mark.soak
 def test_32_workers_fit_in_a_quarter_of_what_torch_would_take(commands: Commands, tmp_path: Path) -> None:
     replay, weights, port = f"ipc://{tmp_path / 'replay'}", f"ipc://{tmp_path / 'weights'}", ("--metrics-port", 0)
     commands.start("replay", "--bind", replay, "--redis", "none", *port)

@@ -91,7 +91,7 @@ def test_one_command_trains_and_evaluates(commands: Commands, tmp_path: Path) ->
     assert directory.policy_file.exists()
     assert any(directory.checkpoints.iterdir())
     figures = scalars(directory.tensorboard)
-    ((evaluated_at, evaluated),) = figures[".", "evaluation/return"]
+    *_, (evaluated_at, evaluated) = figures[".", "evaluation/return"]
     assert evaluated == pytest.approx(result["return_mean"])
     assert figures[".", "return_means/agent_0"][-1][0] == evaluated_at, "both over environment steps"
     assert json.loads(directory.evaluation_file.read_text()) == result

@@ -148,6 +148,15 @@ def test_the_best_group_is_named_with_what_the_runs_show(best: Estimate, upper: 
     assert said in text
 
 
+def test_the_best_group_is_compared_with_all_others() -> None:
+    best, second = (
+        Estimate(name, mean, mean - 1, mean + 1, (mean, mean)) for name, mean in (("a", -30.0), ("b", -40.0))
+    )
+    wide = Estimate("c", -41.0, -60.0, -22.0, (-50.0, -32.0))
+    assert "overlaps that of c" in comparison_text([best, second, wide])
+    assert comparison_text([best, second]) == "a is better than b: the intervals do not overlap."
+
+
 def test_one_group_is_compared_with_nothing() -> None:
     assert comparison_text([Estimate("a", -3.0, -4.0, -2.0), Estimate("b", math.nan)]) == ""
 

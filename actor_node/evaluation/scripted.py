@@ -30,8 +30,7 @@ from common.worlds.particle.actions import MOVES
 MAX_ASSIGNED = 6
 """Largest number of agents whose assignments to landmarks are all compared: 720."""
 _STIFFNESS, _DAMPING = 8.0, 2.0
-"""Thrust for a distance of 1, and against a speed of 1. Of 20 pairs, the best on the four scenarios
-together."""
+"""Thrust for a distance of 1, and against a speed of 1. Of 20 pairs, the best on the four scenarios together."""
 _LEAST_THRUST = 0.5
 """A choice of a direction thrusts by 1; below this thrust, staying is nearer."""
 

@@ -1,8 +1,7 @@
 """HATD3: the policies of a side learn one after another, each from the newest policies of those before it.
 
 Zhong et al. 2024, "Heterogeneous-Agent Reinforcement Learning" (JMLR 25, arXiv 2304.09870), HATD3, in the notation of
-maddpg.py. A side of n players has one pair of critics Q_1, Q_2, which learn the side's mean reward r as in
-matd3:
+maddpg.py. A side of n players has one pair of critics Q_1, Q_2, which learn the side's mean reward r as in matd3:
 
     target         y = r + gamma * discount * min_k Q'_k(x', mu'(o') + clipped noise)
     critic loss    E[(Q_k(x, a) - y)^2]
@@ -14,8 +13,7 @@ In maddpg.py all players learn at once from the policies before the update: each
 they are, and together the steps can overshoot. Here each player learns from what the players before it have learnt in
 this update (the paper's advantage decomposition).
 
-Each player has its own policy; `network.share_policies` does not apply, since a shared policy
-has no place in an order.
+Each player has its own policy; `network.share_policies` does not apply, since a shared policy has no place in an order.
 
 Sides may mix algorithms: players of the other sides all learn in the first step, and act in this side's critics as
 `algorithm.teammates` says.

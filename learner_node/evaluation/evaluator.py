@@ -100,8 +100,9 @@ class Evaluator:
                     process = process or self._start_process()
                     started_at = time.monotonic()
                     outcome = self._evaluate(process, *task)
-                except (ShoalError, OSError, msgspec.DecodeError) as e:
-                    outcome = EvaluationOutcome(None, str(e), time.monotonic() - started_at)
+                except Exception as e:  # noqa: BLE001  (without an outcome, the learner would wait forever)
+                    problem = str(e) if isinstance(e, ShoalError) else f"{type(e).__name__}: {e}"
+                    outcome = EvaluationOutcome(None, problem, time.monotonic() - started_at)
                 if outcome.result is None and process is not None:
                     # Its state is unknown.
                     process.kill()

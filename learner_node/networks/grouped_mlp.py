@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from common.policy.activations import EPSILON, LEAK
 from common.policy.heads import Floats
 from common.policy.network import Layer, LayerNorm
-from common.run.run import Activation
+from common.run.run import Activation, Initialisation
 from learner_node.networks.grouped import GroupedNetworks, InputChange
+from learner_node.update.draws import initial_layer
 
 _ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu_,
@@ -156,6 +159,25 @@ class GroupedMlp(GroupedLayers):
         for layer in self.layers:
             x, change = layer(x, change), None
         return x
+
+
+def initial_parameters(
+    module: nn.Module, seed: Sequence[int], initialisation: Initialisation
+) -> npt.NDArray[np.float32]:
+    """Draws the initial parameters of one network `[P]` of a module of `GroupedLayer`, layer by layer."""
+    generator = np.random.default_rng(seed)
+    drawn = [
+        initial_layer(
+            layer.shape,
+            generator,
+            layer.bias.shape[1],
+            initialisation=initialisation,
+            layer_norm=layer.norm_gain is not None,
+        )
+        for layer in module.modules()
+        if isinstance(layer, GroupedLayer)
+    ]
+    return np.concatenate(drawn).astype(np.float32)
 
 
 def _numpy(tensor: Tensor) -> Floats:

@@ -30,9 +30,8 @@ from torch import Tensor, nn
 from common.policy.network import Layer
 from common.run.run import NetworkSpec
 from learner_node.networks.grouped import GroupedNetworks, InputChange
-from learner_node.networks.grouped_mlp import GroupedLayer, GroupedMlp
+from learner_node.networks.grouped_mlp import GroupedMlp, initial_parameters
 from learner_node.networks.mixing_input import MIXING_UNITS, MixingInput
-from learner_node.update.draws import initial_layer
 
 
 class MixingCritics(GroupedNetworks):
@@ -88,19 +87,7 @@ class MixingCritics(GroupedNetworks):
 
     def initial(self, seed: Sequence[int]) -> npt.NDArray[np.float32]:
         """Draws the initial parameters of one network `[P]`, layer by layer."""
-        generator = np.random.default_rng(seed)
-        drawn = [
-            initial_layer(
-                layer.shape,
-                generator,
-                layer.bias.shape[1],
-                initialisation=self._initialisation,
-                layer_norm=layer.norm_gain is not None,
-            )
-            for layer in self.modules()
-            if isinstance(layer, GroupedLayer)
-        ]
-        return np.concatenate(drawn).astype(np.float32)
+        return initial_parameters(self, seed, self._initialisation)
 
     def of_user(self, network: int, user: int) -> list[Layer]:  # noqa: ARG002  (there is no sequence of layers)
         """Returns no layers: the network is not an MLP."""

@@ -32,8 +32,7 @@ from common.policy.network import Layer
 from common.run.run import NetworkSpec
 from learner_node.networks.agent_sets import SetInput
 from learner_node.networks.grouped import GroupedNetworks, InputChange
-from learner_node.networks.grouped_mlp import GroupedLayer
-from learner_node.update.draws import initial_layer
+from learner_node.networks.grouped_mlp import GroupedLayer, initial_parameters
 
 HEADS = 4
 """Number of attention heads (Iqbal and Sha 2019, appendix), where the width of an encoding is a multiple of it."""
@@ -102,19 +101,7 @@ class SetCritics(GroupedNetworks):
 
     def initial(self, seed: Sequence[int]) -> npt.NDArray[np.float32]:
         """Draws the initial parameters of one network `[P]`, layer by layer."""
-        generator = np.random.default_rng(seed)
-        layers = [module for module in self.modules() if isinstance(module, GroupedLayer)]
-        drawn = [
-            initial_layer(
-                layer.shape,
-                generator,
-                layer.bias.shape[1],
-                initialisation=self._initialisation,
-                layer_norm=layer.norm_gain is not None,
-            )
-            for layer in layers
-        ]
-        return np.concatenate(drawn).astype(np.float32)
+        return initial_parameters(self, seed, self._initialisation)
 
     def of_user(self, network: int, user: int) -> list[Layer]:  # noqa: ARG002  (there is no sequence of layers)
         """Returns no layers: the network is not an MLP."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 
 from common.files import writing
 from common.run.directory import RunDirectory
@@ -24,6 +25,5 @@ def log_evaluation(directory: RunDirectory, kind: TrackerKind, step: int, values
     with writing(directory.path):
         write_figures(directory, step, values)
     if kind != "none":
-        tracker = make_tracker(kind, directory.run, directory)
-        tracker.log_evaluation(step, {**values, "time": time.time()})
-        tracker.close()
+        with closing(make_tracker(kind, directory.run, directory)) as tracker:
+            tracker.log_evaluation(step, {**values, "time": time.time()})

@@ -96,16 +96,19 @@ def comparison_text(estimates: Sequence[Estimate]) -> str:
     known = sorted((one for one in estimates if math.isfinite(one.mean)), key=lambda one: one.mean, reverse=True)
     if len(known) < 2:
         return ""
-    best, second = known[:2]
-    if min(len(best.runs), len(second.runs)) < 2:
+    best, *others = known
+    if min(len(one.runs) for one in known) < 2:
         return (
             f"{best.label} has the best mean, but a difference needs at least two runs on each side: train more seeds."
         )
-    if best.low > second.high:
-        return f"{best.label} is better than {second.label} and all others: the intervals do not overlap."
-    return (
-        f"{best.label} has the best mean, but its interval overlaps that of {second.label}: train more seeds to tell."
-    )
+    # A group with a lower mean than the second can have a wider interval.
+    if overlapping := [one.label for one in others if not best.low > one.high]:
+        return (
+            f"{best.label} has the best mean, but its interval overlaps that of {overlapping[0]}: train more seeds to "
+            "tell."
+        )
+    rest = " and all others" if len(others) > 1 else ""
+    return f"{best.label} is better than {others[0].label}{rest}: the intervals do not overlap."
 
 
 def next_steps(record: RunRecord) -> list[NextStep]:
@@ -144,7 +147,7 @@ def _evaluate(record: RunRecord) -> list[NextStep]:
 
 def _act_on_warnings(record: RunRecord) -> list[NextStep]:
     warnings = record.diagnosis.warnings if record.diagnosis is not None else ()
-    useful = [warning for warning in warnings if warning.to_try[:1] != (_TRAIN_LONGER,)]
+    useful = [warning for warning in warnings if warning.to_try and warning.to_try[0] != _TRAIN_LONGER]
     if not useful:
         return []
     first, *others = useful

@@ -389,7 +389,8 @@
         layer.innerHTML = `<rect class="selection" x="${left}" y="${MARGIN.top}" width="${right - left}"`
           + ` height="${drag.view.height - MARGIN.bottom - MARGIN.top}"/>`;
       }
-      one(".tip", drag.view.plot).hidden = true;
+      const tip = one(".tip", drag.view.plot);
+      if (tip) tip.hidden = true; // an update may have emptied the chart
       return;
     }
     const view = viewAt(event);
@@ -401,6 +402,7 @@
     drag = null;
     if (Math.abs(to - from) >= DRAG_PIXELS) zoomTo([view.fromX(Math.min(from, to)), view.fromX(Math.max(from, to))]);
   });
+  document.addEventListener("pointercancel", () => { drag = null; });
   document.addEventListener("dblclick", event => { if (viewAt(event)) zoomTo(null); });
   document.addEventListener("keydown", event => {
     const view = viewAt(event);

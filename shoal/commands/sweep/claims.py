@@ -132,11 +132,14 @@ class Claims:
 
     def renew(self) -> list[Path]:
         """Gives a sign of life for every claim and returns the runs that other processes have taken over."""
-        for path in self._claimed.values():
+        lost = []
+        for run, path in self._claimed.items():
             # A file server that does not answer for a moment must not end a run: the next renewal tries again.
             with contextlib.suppress(OSError):
                 os.utime(path)
-        lost = [run for run, path in self._claimed.items() if _path(run, _last_number(run)) != path]
+            with contextlib.suppress(OSError):
+                if _path(run, _last_number(run)) != path:
+                    lost.append(run)
         for run in lost:
             del self._claimed[run]
         return lost

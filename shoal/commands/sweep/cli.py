@@ -160,10 +160,11 @@ def _search(config: SweepConfig, work: _Work) -> list[PlannedRun]:
     directory = Path(config.run)
     if not config.table:
         work.claims.take_or_refuse(directory / "search", f"The search in {directory}")
-    search = Search(directory, config.vary, config.seed_numbers, config.search, work.parallel)
-    runs = search.run(work.execute, lambda: work.stop.requested or config.table)
-    work.claims.end(directory / "search", stopped=True)
-    return runs
+    try:
+        search = Search(directory, config.vary, config.seed_numbers, config.search, work.parallel)
+        return search.run(work.execute, lambda: work.stop.requested or config.table)
+    finally:
+        work.claims.end(directory / "search", stopped=True)
 
 
 def _missing(done: int, planned: int, elsewhere: Sequence[Path]) -> str:

@@ -135,7 +135,7 @@ def test_an_unreadable_diagnosis_is_ignored(tmp_path: Path, content: str) -> Non
 @pytest.mark.parametrize(
     ("best", "upper", "said"),
     [
-        (Estimate("a", -30.0, -31.0, -29.0, (-30.0, -30.0)), -38.0, "a is better than b and all others"),
+        (Estimate("a", -30.0, -31.0, -29.0, (-30.0, -30.0)), -38.0, "a is better than b: the intervals do not overlap"),
         (Estimate("a", -30.0, -39.0, -21.0, (-29.0, -31.0)), -38.0, "its interval overlaps that of b"),
         (Estimate("a", -30.0, -31.0, -29.0), -38.0, "at least two runs on each side"),
     ],
@@ -146,6 +146,17 @@ def test_the_best_group_is_named_with_what_the_runs_show(best: Estimate, upper: 
     text = comparison_text([second, Estimate("c", math.nan), best])
     assert text.startswith("a ")
     assert said in text
+
+
+def test_the_best_group_is_compared_with_all_others() -> None:
+    best, second = (
+        Estimate(name, mean, mean - 1, mean + 1, (mean, mean)) for name, mean in (("a", -30.0), ("b", -40.0))
+    )
+    third = Estimate("c", -50.0, -51.0, -49.0, (-50.0, -50.0))
+    assert "a is better than b and all others" in comparison_text([best, second, third])
+    wide = Estimate("c", -41.0, -60.0, -22.0, (-50.0, -32.0))
+    assert "overlaps that of c" in comparison_text([best, second, wide])
+    assert comparison_text([best, second]) == "a is better than b: the intervals do not overlap."
 
 
 def test_one_group_is_compared_with_nothing() -> None:

@@ -39,8 +39,11 @@ class PeerEnvironment:
 
     @property
     def installed(self) -> bool:
-        """Whether an installation was completed."""
-        return self._done.exists()
+        """Whether an installation of the same packages was completed."""
+        try:
+            return self._done.read_text("utf-8") == self._contents
+        except OSError:
+            return False
 
     def install(self) -> None:
         """Recreates the environment; raises ConfigError if pip would install CUDA, ShoalError if pip fails."""
@@ -49,7 +52,12 @@ class PeerEnvironment:
         self._run([sys.executable, "-m", "venv", str(self.path)])
         self._refuse_cuda()
         self._run([*self._pip, *self._packages])
-        self._done.touch()
+        self._done.write_text(self._contents, "utf-8")
+
+    @property
+    def _contents(self) -> str:
+        """What is installed: the packages, then the constraints, since the path names the program alone."""
+        return "\n".join((*self._packages, self._constraints.read_text("utf-8")))
 
     @property
     def _pip(self) -> list[str]:

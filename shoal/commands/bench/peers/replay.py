@@ -14,6 +14,7 @@ acknowledges it. dm-reverb has items in RAM, and writes a checkpoint when a clie
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import select
@@ -105,17 +106,21 @@ class PeerClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Kills the process, which has nothing to save."""
+        """Kills the process, which has nothing to save, and closes its pipes."""
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(BrokenPipeError), self._process:
+            pass
 
     def ask(self, *request: object) -> Any:
         """Returns the answer to a request; raises ShoalError if the process ends or does not answer in time."""
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
             return None
-        stdin.write(json.dumps(request) + "\n")
-        stdin.flush()
+        try:
+            stdin.write(json.dumps(request) + "\n")
+            stdin.flush()
+        except BrokenPipeError:
+            raise ShoalError(f"The peer's client ended before {request[0]!r}.") from None
         ready, _, _ = select.select([stdout], [], [], _ANSWER_TIMEOUT_S)
         if not (ready and (text := stdout.readline())):
             raise ShoalError(f"The peer's client did not answer {request[0]!r} within {_ANSWER_TIMEOUT_S:g} s.")

@@ -39,4 +39,6 @@ def test_a_peer_is_installed_once_and_never_with_cuda(pip_reports: Callable[...,
     assert not environment.installed
     environment.install()
     assert environment.installed
+    (environment.path / "installed").write_text("agilerl==2.58.0")
+    assert not environment.installed, "other packages of the same program are installed again"
     assert environment.path.name == "agilerl-2.58.0"

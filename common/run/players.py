@@ -191,6 +191,8 @@ def _algorithm(written: str, name: str) -> Algorithm:
         if written == known:
             return known
     known_names = ", ".join(repr(known) for known in ALGORITHMS)
+    close = get_close_matches(shorten(written).lower(), ALGORITHMS, n=1)
+    meant = f"; did you mean {close[0]}?" if close else ""
     raise ValueError(
-        f"{_setting(name)}: not one of {known_names}, nor one for each side, as in adversary=maddpg,agent=iddpg"
+        f"{_setting(name)}: not one of {known_names}, nor one for each side, as in adversary=maddpg,agent=iddpg{meant}"
     )

@@ -232,8 +232,18 @@ def replay_url(directory: RunDirectory) -> str:
             f"{directory.path} trains in lockstep, in one process without a replay server; read its progress in "
             f"{directory.metrics_file}."
         )
+    if not sockets.exists() and not directory.run_file.exists():
+        raise ConfigError(f"{directory.path} does not contain a run.")
+    if not sockets.exists() and directory.finished_file.exists():
+        raise ConfigError(
+            f"the run in {directory.path} has finished. `shoal report {directory.path}` shows its result; `shoal train"
+            f" --resume --run {directory.path} --time ...` continues it."
+        )
     if not sockets.exists():
-        raise ConfigError(f"no `shoal train` runs in {directory.path} here; pass its replay server with --replay.")
+        raise ConfigError(
+            f"no `shoal train` runs in {directory.path} here. Pass its replay server with --replay, or continue it with"
+            f" `shoal train --resume --run {directory.path}`."
+        )
     return f"ipc://{sockets.resolve() / 'replay'}"
 
 

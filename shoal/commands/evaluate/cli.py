@@ -154,8 +154,22 @@ def evaluate_run(
     if with_scale:
         result = _with_scale(run, team, result, config, launch, stopped=stopped, screen=screen)
     if config.dynamics == "mpe2" and result.choices == "greedy":
+        _note_replaced(directory, result, screen)
         evaluation.save(result, directory.evaluation_file)
     return result
+
+
+def _note_replaced(directory: RunDirectory, result: Evaluation, screen: Console) -> None:
+    """Says that a result over more episodes of the same policies is lost to reports and sweeps."""
+    try:
+        earlier = msgspec.json.decode(directory.evaluation_file.read_bytes(), type=Evaluation)
+    except (OSError, msgspec.MsgspecError):
+        return
+    if earlier.weights_hash == result.weights_hash and earlier.episodes > result.episodes:
+        screen.print(
+            f"{directory.evaluation_file} has these {result.episodes} episodes now, in place of {earlier.episodes:,}",
+            soft_wrap=True,
+        )
 
 
 def eval_task(spec: RunSpec, config: EvaluateConfig) -> EvalTask:

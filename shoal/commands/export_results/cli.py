@@ -25,9 +25,12 @@ class ExportResultsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     """Settings of `shoal export-results`."""
 
     format: Annotated[
-        Literal["marl-eval", "csv"],
-        Meta(description="marl-eval: The JSON of the package marl-eval. csv: One line for each figure."),
-    ] = "marl-eval"
+        Literal["marl-eval", "csv"] | None,
+        Meta(
+            description="marl-eval: The JSON of the package marl-eval. csv: One line for each figure.  [default: csv if"
+            " the name of --output ends with .csv, else marl-eval]"
+        ),
+    ] = None
     over_agents: Annotated[
         OverAgents,
         Meta(
@@ -67,11 +70,11 @@ def export_results(runs: tuple[Path, ...], output: Path | None, **values: Any) -
     \b
     Examples:
       shoal export-results sweeps/spread -o shoal.json
-      shoal export-results runs/a runs/b --format csv -o results.csv
+      shoal export-results runs/a runs/b -o results.csv
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(ExportResultsConfig, values)
     found = _renamed(read_results(find_runs(runs)), config)
-    if config.format == "csv":
+    if config.format == "csv" or (config.format is None and output is not None and output.suffix == ".csv"):
         text = to_csv(found, config.over_agents).encode()
     else:
         text = to_marl_eval(found, config.over_agents, lambda line: _screen.print(f"note: {line}", soft_wrap=True))

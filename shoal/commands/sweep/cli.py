@@ -103,6 +103,8 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
             "--part cannot be combined with --search, whose trials depend on earlier results. Omit --part, and let one"
             " machine run the search."
         )
+    if config.table and not Path(config.run).is_dir():
+        raise ConfigError(f"--table: there is no sweep in {config.run}.")
     directory = make_directory(config.run)
     stop = Stop()
     stop.on_signals()

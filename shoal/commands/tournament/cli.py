@@ -37,7 +37,8 @@ class TournamentConfig(EpisodeOptions, frozen=True, forbid_unknown_fields=True):
     opponents: Annotated[
         tuple[str, ...],
         Meta(
-            description="Opponent of all runs in the standings: frozen, untrained, random or a run; can be repeated.",
+            description="Opponent of all runs in the standings: frozen, scripted, untrained, random or a run; can be"
+            " repeated.",
             extra={"metavar": "NAME"},
         ),
     ] = ()
@@ -68,8 +69,9 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
     """Let the teams of several RUNs play against each other.
 
     In each pairing, one team plays one side and the other team all other sides. RUN is a run's directory, or `frozen`
-    (the team shipped with Shoal for the scenario), `untrained` or `random`. All pairings play the same episodes without
-    exploration. A cell shows the mean over episodes with its 95 % interval.
+    (the team shipped with Shoal for the scenario), `scripted` (a controller, for some scenarios), `untrained` or
+    `random`. All pairings play the same episodes without exploration. A cell shows the mean over episodes with its 95 %
+    interval.
 
     \b
     Examples:

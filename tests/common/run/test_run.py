@@ -178,6 +178,8 @@ def test_a_key_of_a_setting_that_is_not_a_table_is_a_config_error():
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
+        ("algorithm.name=hadt3", r"algorithm\.name = 'hadt3': not one of .*; did you mean hatd3\?"),
+        ("algorithm.name=agent=MATD3", r"algorithm\.name = 'agent=MATD3': not one of .*; did you mean matd3\?"),
         ("algorithm.name=ppo", r"algorithm\.name = 'ppo': not one of 'maddpg', 'matd3'"),
         ("exploration.kind=gausian", r"exploration\.kind = 'gausian': not one of .*; did you mean gaussian\?"),
         ("replay.batsh=5", r"replay\.batsh is not a setting; did you mean replay\.batch\?"),

@@ -288,3 +288,17 @@ def test_a_foreign_world_cannot_be_fast(tmp_path, capsys):
     team = make_team(Path(tmp_path) / "a", scenario)
     assert command.run(shoal, "shoal", ["evaluate", str(team.path), "--fast"]) == 2
     assert f"--fast: {scenario} is not one of Shoal's own worlds. Leave --fast out." in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_replaces_a_larger_one_says_so(tmp_path, capsys):
+    team = make_team(tmp_path / "a", "simple_push")
+
+    def notes(episodes: int) -> str:
+        arguments = ["evaluate", str(team.path), "--fast", "--episodes", str(episodes)]
+        assert command.run(shoal, "shoal", arguments) == 0
+        return capsys.readouterr().err
+
+    assert "in place of" not in notes(8)
+    assert f"{team.evaluation_file} has these 4 episodes now, in place of 8" in notes(4)
+    assert "in place of" not in notes(4)

@@ -82,7 +82,7 @@ def test_the_return_can_be_the_mean_over_agents(tmp_path: Path, capsys: pytest.C
 def test_csv_has_a_line_for_each_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_evaluated_run(tmp_path / "run", [-75.0, -30.0], seed=5)
     target = tmp_path / "results.csv"
-    output, _ = export(capsys, run.path, "--format", "csv", "-o", target)
+    output, _ = export(capsys, run.path, "-o", target)
     assert output == f"{target}: 1 run\n"
     rows = list(csv.DictReader(io.StringIO(target.read_text())))
     figures = [(row["kind"], row["env_steps"], row["updates"], row["metric"], float(row["value"])) for row in rows]

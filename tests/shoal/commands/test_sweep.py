@@ -8,6 +8,8 @@ import msgspec
 import pytest
 
 from common.errors import ConfigError
+from common.process import command
+from shoal.cli import shoal
 from shoal.commands.sweep import table
 from shoal.commands.sweep.plan import plan, variants
 
@@ -91,3 +93,12 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
 )
 def test_interquartile_mean(values: list[float], expected: float) -> None:
     assert table.interquartile_mean(values) == pytest.approx(expected)
+
+
+def test_the_table_of_a_sweep_that_is_not_there_is_refused_and_makes_no_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "typo"
+    assert command.run(shoal, "shoal", ["sweep", "simple_spread", "--run", str(missing), "--table"]) == 2
+    assert f"--table: there is no sweep in {missing}." in capsys.readouterr().err
+    assert not missing.exists()

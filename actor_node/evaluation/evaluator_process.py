@@ -15,6 +15,7 @@ too long. Each evaluation has separate worlds and random generators, so equal we
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -105,7 +106,8 @@ def evaluate_weights(run: Run, request: EvaluationRequest, flat: Floats) -> Sche
         return_mean=found.return_mean,
         return_ci95=found.return_ci95,
         return_per_agent=found.return_per_agent,
-        metrics={metric: one.mean for metric, one in found.metrics.items()},
+        # A metric that no episode had is NaN, which JSON lacks.
+        metrics={metric: one.mean for metric, one in found.metrics.items() if math.isfinite(one.mean)},
         length_mean=found.length_mean,
         seconds=round(time.monotonic() - started_at, 3),
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,8 +22,8 @@ from common.run.run import Run
 from learner_node.reporting.line_numbers import finite_numbers, step_of
 
 MAX_EVENTS = 10_000
-"""Largest number of events that wait for TensorBoard's writer threads. A full disk ends those threads: a queue smaller
-than the events of one `write` would then block that `write` forever."""
+"""Largest number of events that wait for one of TensorBoard's writer threads."""
+ROOM_POLL_S = 0.01
 _RUN_PREFIX = "run/"
 """First part of the names of numbers that belong to no agent."""
 
@@ -36,7 +37,6 @@ class TensorBoardLog:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Writes the numbers of a line of metrics.jsonl; OSError if the disk is full."""
-        self._check_writers()
         step = step_of(self._run, line)
         if self._run.spec.logging.tensorboard == "numbered":
             self._write_numbered(line, step)
@@ -46,9 +46,8 @@ class TensorBoardLog:
 
     def write_values(self, step: int, values: Mapping[str, float]) -> None:
         """Writes finite numbers under their names at one step; OSError if the disk is full."""
-        self._check_writers()
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            self._add(name, value, step)
 
     def close(self) -> None:
         """Writes buffered events and closes the files; OSError if the disk is full."""
@@ -60,14 +59,22 @@ class TensorBoardLog:
             for queue in queues:
                 queue.cancel_join_thread()
 
-    def _check_writers(self) -> None:
-        """Raises OSError for a writer thread that has ended, as it does without an error when the disk is full."""
+    def _wait_for_room(self) -> None:
+        """Waits until every writer's queue has room for an event.
+
+        Raises OSError for a writer thread that has ended, as it does without an error when the disk is full; adding an
+        event to its full queue would block forever.
+        """
         for writer in (self._writer.all_writers or {}).values():
-            if not writer.event_writer._worker.is_alive():
+            events = writer.event_writer
+            while events._worker.is_alive() and events._event_queue.full():
+                time.sleep(ROOM_POLL_S)
+            if not events._worker.is_alive():
                 raise OSError(errno.ENOSPC, "TensorBoard's writer has ended", writer.get_logdir())
 
     def _write_numbered(self, line: Mapping[str, Any], step: int) -> None:
         for i, (critic, policy) in enumerate(zip(line["critic_loss"], line["policy_loss"], strict=True)):
+            self._wait_for_room()
             self._writer.add_scalars(f"agent{i}/losses", {"critic loss": critic, "actor_loss": policy}, step)
         for i, value in enumerate(line.get("return_means", ())):
             if math.isfinite(value):
@@ -78,6 +85,7 @@ class TensorBoardLog:
 
     def _add(self, name: str, value: float, step: int) -> None:
         if name not in (f"{_RUN_PREFIX}time", f"{_RUN_PREFIX}updates"):
+            self._wait_for_room()
             self._writer.add_scalar(name, value, step)
 
 

@@ -48,7 +48,7 @@ def test_who_may_take_a_run(latest: LatestClaim | None, dead: bool, expected: Av
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every `Claims` is as on a machine of its own, which cannot look at the others' processes."""
+    """Every `Claims` is as on a separate machine, which cannot look at the others' processes."""
     monkeypatch.setattr(claims, "_machine", lambda: "")
 
 

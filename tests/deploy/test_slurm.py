@@ -316,7 +316,7 @@ def test_an_array_plays_along_and_ends_with_the_run(cluster: Cluster, tmp_path: 
     own = {**keys, "SLURM_JOB_NUM_NODES": "2"}
     array = {**keys, "SLURM_ARRAY_JOB_ID": "20", "SLURM_ARRAY_TASK_ID": "1"}
     early = cluster.submit(job=21, **array)  # before there is a run
-    job = cluster.submit(*SCENARIO, "--time", "6s", **own)
+    job = cluster.submit(*SCENARIO, "--time", "25s", **own)  # the array's node joins within it, on a busy machine too
     own_keys, what = str(tmp_path / "keys" / "actor"), "two nodes of the job's and one of the array's"
     wait_until(lambda: cluster.actors(own_keys) == 3, f"{what}; {cluster.log()}", within_s=60)
 

@@ -6,6 +6,7 @@ What became of every chunk is proven from the audits of all lives of all process
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable
 
@@ -33,16 +34,21 @@ def kill_a_worker(node: Node, rng: random.Random) -> float:
     """Kills any worker; returns the seconds until as many run as before, without the delay that is on purpose."""
     workers = node.workers()
     victim = rng.choice(workers)
-    known = {worker.pid for worker in workers}
+    restarts = len(delays_s(node))
     killed_at = time.monotonic()
     victim.kill()
+    # The log is asked first: the processes alone may seem to have changed before the node has noticed anything.
     wait_until(
-        lambda: len(node.workers()) == len(workers) and {worker.pid for worker in node.workers()} != known,
+        lambda: len(delays_s(node)) > restarts and len(node.workers()) >= len(workers),
         "another worker",
         within_s=PATIENCE_S,
     )
-    delay = [float(part.split(" s", 1)[0]) for part in node.log.split("restarts in ")[1:]][-1]
-    return time.monotonic() - killed_at - delay
+    return time.monotonic() - killed_at - delays_s(node)[-1]
+
+
+def delays_s(node: Node) -> list[float]:
+    """Returns the delays of all restarts that the node has announced."""
+    return [float(delay) for delay in re.findall(r"restarts in (\d+\.\d+) s", node.log)]
 
 
 def test_one_kill_of_each(make_valkey: MakeValkey, record_property: Record) -> None:

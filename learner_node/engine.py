@@ -119,8 +119,8 @@ class Engine(Protocol):
         ...
 
 
-MakeEngine = Callable[..., Engine]
-"""What an algorithm is called with: the parameters of `Maddpg`."""
+MakeEngine = Callable[[Run, Tensor], Engine]
+"""Makes the engine of a run, with the number type and on the device of a tensor: the class of an algorithm."""
 
 
 def import_algorithm(path: str) -> MakeEngine:
@@ -162,4 +162,4 @@ def make_engine(run: Run, like: Tensor) -> Engine:
                 f"algorithm.variant = {spec.algorithm.variant!r}: {spec.algorithm.name} does not learn by it. Derive"
                 f" the class from {built_in.__module__}.{built_in.__qualname__}, or set algorithm.variant=matd3."
             )
-    return engine(run.joint, spec.network, spec.algorithm, spec.seed, like, n_step=spec.replay.n_step)
+    return engine(run, like)

@@ -82,8 +82,7 @@ def sampled(records: Records, *, complete: bool = True) -> SampledBatch:
 
 
 def engine_of(run: Run, like: Tensor = DOUBLE) -> StackedUpdate:
-    spec = run.spec
-    return StackedUpdate(run.joint, spec.network, spec.algorithm, spec.seed, like, n_step=spec.replay.n_step)
+    return StackedUpdate(run, like)
 
 
 def normaliser_after(run: Run, rows: list[Records], *, complete: bool = False) -> Normaliser:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import socket
-import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from common.errors import ConfigError
-from common.wire.host_lookup import is_ipv6
-
-_log = logging.getLogger(__name__)
+from common.process.http_server import TEXT, HttpServer, Request, Response
 
 
 class Health:
@@ -40,53 +34,23 @@ class Health:
 
 
 class HttpPort:
-    """Serves /metrics (Prometheus), /healthz and /readyz from a daemon thread."""
+    """Serves /metrics (Prometheus), /healthz and /readyz from daemon threads."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
-        """Binds at once; port 0 takes any free port. ConfigError if the port cannot be bound."""
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 10.0  # seconds: a silent client does not block a thread
-
-            def do_GET(self) -> None:
-                status, kind, body = _answer(self.path.partition("?")[0], registry, health)
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the name is http.server's)
-                _log.debug(format, *args)
-
-        class Server(ThreadingHTTPServer):
-            address_family = socket.AF_INET6 if is_ipv6(host) else socket.AF_INET
-
-        try:
-            self._server = Server((host, port), Handler)
-        except OSError as e:
-            raise ConfigError(
-                f"--metrics-port {port}: cannot listen on {host}:{port} ({e.strerror}). Pass another port, or 0 for any"
-                " free one."
-            ) from e
-        self._server.daemon_threads = True
-        # Other machines cannot use the wildcard address, so the URL contains the host name.
-        shown = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104  (compared, not bound)
-        self.url = f"http://{f'[{shown}]' if is_ipv6(shown) else shown}:{self._server.server_address[1]}/metrics"
-        # Polls for shutdown every tenth of a second, which bounds the duration of close().
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="http", daemon=True).start()
+        """Serves at once; port 0 takes any free port. ConfigError if the port cannot be bound."""
+        self._server = HttpServer(host, port, partial(_answer, registry, health), "--metrics-port")
+        self.url = f"{self._server.url}metrics"
+        self._server.start()
 
     def close(self) -> None:
         """Stops serving and releases the port."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.close()
 
 
-def _answer(path: str, registry: CollectorRegistry, health: Health) -> tuple[int, str, bytes]:
-    plain = "text/plain; charset=utf-8"
-    if path == "/metrics":
-        return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
-    if path in ("/healthz", "/readyz"):
-        reason = health.not_alive if path == "/healthz" else health.not_ready
-        return (503, plain, f"{reason}\n".encode()) if reason else (200, plain, b"ok\n")
-    return 404, plain, b"try /metrics, /healthz or /readyz\n"
+def _answer(registry: CollectorRegistry, health: Health, request: Request) -> Response:
+    if request.path == "/metrics":
+        return Response(200, CONTENT_TYPE_LATEST, generate_latest(registry))
+    if request.path in ("/healthz", "/readyz"):
+        reason = health.not_alive if request.path == "/healthz" else health.not_ready
+        return Response(503, TEXT, f"{reason}\n".encode()) if reason else Response(200, TEXT, b"ok\n")
+    return Response(404, TEXT, b"try /metrics, /healthz or /readyz\n")

@@ -235,7 +235,8 @@ class ExplorationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decay_rate: PositiveFraction = 0.99999
     """Factor of an exponential decay per environment step, counted over all copies."""
     ladder: PositiveFraction = 1.0
-    """Scale of a node's last worker as a fraction of its first worker's, in geometric steps between; 1 = all equal."""
+    """Scale of a node's last copy of the world as a fraction of its first one's, in geometric steps between; 1 = all
+    equal."""
     theta: PositiveFraction = 0.15
     """Fraction by which Ornstein-Uhlenbeck noise returns to zero each step (Lillicrap et al. 2016)."""
     random_steps: CountOrZero = 5_000

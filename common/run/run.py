@@ -333,7 +333,7 @@ class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     times: Annotated[int, Meta(ge=0, le=100_000)] = 20
     """Number of evaluations, evenly over the budget and one more before the first update; 0 turns them off."""
     episodes: Annotated[int, Meta(ge=1, le=1_000_000)] | Literal["auto"] = "auto"
-    """Number of episodes of an evaluation; auto plays 100 in a world of Shoal's own, and elsewhere as many as fit
+    """Number of episodes of an evaluation; auto plays 500 in a world of Shoal's own, and elsewhere as many as fit
     into the time, from 1 to 20."""
     share_of_time: PositiveFraction = 0.05
     """Maximum share of the training time that evaluations take [fraction]; those that would exceed it are left out. 1

@@ -27,11 +27,11 @@ from learner_node.algorithms.hatd3 import Hatd3
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.algorithms.masac import Masac
 from learner_node.engine_choice import engine_of
-from learner_node.normalisation import Normaliser
 from learner_node.stacked.update import StackedUpdate
 from learner_node.update.batches import LossBatch
 from learner_node.update.layout import NetworkLayout, network_layout
 from learner_node.update.network_state import NetworkState
+from learner_node.update.normalisation import Normaliser
 from learner_node.update.signals import SignalMixer
 from learner_node.update.update_stats import UpdateStats
 

@@ -32,7 +32,7 @@ from actor_node.evaluation.teams import trained_team
 from common.errors import ShoalError
 from common.policy.file import PolicyFile
 from common.policy.heads import Floats
-from common.process.child_process import kill_session_with_parent, make_pipe_private
+from common.process.children.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE
 from common.run.evaluations import READY, EvaluationReply, EvaluationRequest, ScheduledEvaluation
 from common.run.run import Run

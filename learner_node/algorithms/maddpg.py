@@ -20,7 +20,7 @@ Networks of equal sizes are one module (learner_node/networks/), and so all play
     N players     C critics: the first critics of all players, then the second ones of those that learn by matd3
     B rows of the batch     O, U, S  length of the joint observation, of the joint action, of the global state
 
-Observations and rewards are normalised before the update, if a run asks for it (learner_node/normalisation.py).
+Observations and rewards are normalised before the update, if a run asks for it (learner_node/update/normalisation.py).
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from common.run.run import Run
-from learner_node.normalisation import Normaliser
 from learner_node.update.batches import LossBatch
 from learner_node.update.layout import NetworkLayout, network_layout
 from learner_node.update.network_state import NetworkState
+from learner_node.update.normalisation import Normaliser
 from learner_node.update.optimiser import Adam
 from learner_node.update.signals import SignalMixer
 from learner_node.update.update_stats import UpdateStats

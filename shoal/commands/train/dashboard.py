@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.process.durations import format_duration
-from common.process.http_server import TEXT, HttpServer, Request, Response
+from common.process.monitoring.http_server import TEXT, HttpServer, Request, Response
 from common.wire.messages import Status
 from deploy.local.live_display import Display, TimeLeft, status_rows
 from shoal.commands.report import REPORT_FILE

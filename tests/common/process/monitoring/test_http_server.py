@@ -1,4 +1,4 @@
-"""common/process/http_server.py: requests as a client sends them over a real socket."""
+"""common/process/monitoring/http_server.py: requests as a client sends them over a real socket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from common.process.http_server import TEXT, HttpServer, Request, Response
+from common.process.monitoring.http_server import TEXT, HttpServer, Request, Response
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from common.process.http_server import TEXT, HttpServer, Request, Response
+from common.process.monitoring.http_server import TEXT, HttpServer, Request, Response
 
 
 class Health:

@@ -46,7 +46,7 @@ NICENESS = 5
 MAX_RETURN = 1e100
 """Largest size of a return, which a message can carry."""
 _COPIES = 250
-"""Largest number of copies of a world that steps its copies together: with 50, the same episodes take twice the time."""
+"""Largest number of copies of a world that steps its copies together; 50 take twice the time for the same episodes."""
 _UNCOUNTED_COPIES = 20
 """Copies of such a world if the time limits the episodes: those of the shortest evaluation."""
 

@@ -204,6 +204,10 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The algorithm of the family that each side's networks follow: `name`, or `variant` for a user's class."""
         return self.variant if self.is_user_class else self.name
 
+    def side_learning_rate(self, side: str) -> float:
+        """Returns the factor on the learning rates of a side's networks."""
+        return self.side_learning_rates.get(side, 1.0)
+
     @property
     def normalises_observations(self) -> bool:
         """Whether observations are normalised; `auto` counts as no, as in runs made before the setting existed."""

@@ -112,16 +112,7 @@ class Maddpg(EngineBase):
             # No gradient of the policy loss flows into the memories of critics.
             policy = self.update_policies(batch, [rows.detach() for rows in inputs], row_weights)
             self.soft_update(self.algorithm.target_rate)
-        return UpdateStats(
-            self.layout,
-            self.algorithm,
-            td_error.detach(),
-            row_weights,
-            squared_norms,
-            policy,
-            self.mixer.player_of,
-            batch.reward_factor,
-        )
+        return self.update_stats(batch, td_error.detach(), row_weights, squared_norms, policy)
 
     @torch.no_grad()
     def td_target(self, batch: LossBatch, signals: PlayerSignals, row_weights: RowWeights) -> Tensor:

@@ -12,10 +12,10 @@
     isac     the same, where critics read their own observation and action     masac is to maddpg as isac is to iddpg
     hatd3    matd3 with one pair of critics a side, whose policies are         Zhong et al. 2024, arXiv 2304.09870
              updated one after another in random order                         (algorithms/hatd3.py)
-    facmac   maddpg with one critic a side, which mixes utilities that read    Peng et al. 2021, arXiv 2003.06709
-             their own observation and action                                  (networks/mixing_critics.py)
     hasac    masac in the same way                                             Liu et al. 2024, arXiv 2306.10715
                                                                                (algorithms/hasac.py)
+    facmac   maddpg with one critic a side, which mixes utilities that read    Peng et al. 2021, arXiv 2003.06709
+             their own observation and action                                  (networks/mixing_critics.py)
 
 The critic input is joint observation, joint action and global state side by side `[O+U+S]`; without a state S is 0.
 Centralised critics read the observations, the state, or both (`algorithm.critic_sees`), and all actions.
@@ -178,7 +178,7 @@ def _refuse_mixed_roles(
     first_users: dict[int, PlayerSpec] = {}
     for player, number in zip(players.agents, roles, strict=True):
         first_user = first_users.setdefault(number, player)
-        rates = [algorithm.side_learning_rates.get(side, 1.0) for side in (first_user.team, player.team)]
+        rates = [algorithm.side_learning_rate(side) for side in (first_user.team, player.team)]
         if algorithm_by_side[first_user.team] != algorithm_by_side[player.team] or rates[0] != rates[1]:
             raise ConfigError(
                 f"network.share: {first_user.name} of side {first_user.team} and {player.name} of side {player.team} "

@@ -169,7 +169,8 @@ class HostCopy:
 
     def has_arrived(self) -> bool:
         """Returns whether the copy is done."""
-        return self._event is None or self._event.query()
+        done: bool = self._event is None or self._event.query()  # type: ignore[no-untyped-call]
+        return done
 
 
 def use_threads(count: int) -> int:

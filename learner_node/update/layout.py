@@ -12,10 +12,10 @@
     isac     the same, where critics read their own observation and action     masac is to maddpg as isac is to iddpg
     hatd3    matd3 with one pair of critics a side, whose policies are         Zhong et al. 2024, arXiv 2304.09870
              updated one after another in random order                         (algorithms/hatd3.py)
-    hasac    masac in the same way                                             Liu et al. 2024, arXiv 2306.10715
-                                                                               (algorithms/hasac.py)
     facmac   maddpg with one critic a side, which mixes utilities that read    Peng et al. 2021, arXiv 2003.06709
              their own observation and action                                  (networks/mixing_critics.py)
+    hasac    masac, updated one after another as in hatd3                       Liu et al. 2024, arXiv 2306.10715
+                                                                               (algorithms/hasac.py)
 
 The critic input is joint observation, joint action and global state side by side `[O+U+S]`; without a state S is 0.
 Centralised critics read the observations, the state, or both (`algorithm.critic_sees`), and all actions.

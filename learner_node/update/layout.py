@@ -14,7 +14,7 @@
              updated one after another in random order                         (algorithms/hatd3.py)
     facmac   maddpg with one critic a side, which mixes utilities that read    Peng et al. 2021, arXiv 2003.06709
              their own observation and action                                  (networks/mixing_critics.py)
-    hasac    masac, updated one after another as in hatd3                       Liu et al. 2024, arXiv 2306.10715
+    hasac    masac, updated one after another as in hatd3                      Liu et al. 2024, arXiv 2306.10715
                                                                                (algorithms/hasac.py)
 
 The critic input is joint observation, joint action and global state side by side `[O+U+S]`; without a state S is 0.

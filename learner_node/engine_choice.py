@@ -88,7 +88,7 @@ def refuse_uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
 
 
 def _default_of(path: str) -> str:
-    """Returns the default of a setting as a user writes it, as in relu, false or none; `stacked` covers all defaults."""
+    """Returns the default of a setting as a user writes it, as in relu, false or none (`stacked` covers it)."""
     section, _, name = path.partition(".")
     default = getattr({"network": NetworkSpec, "algorithm": AlgorithmSpec}[section](), name)
     return default if isinstance(default, str) else str(default).lower()

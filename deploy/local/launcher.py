@@ -35,6 +35,7 @@ from common.errors import ConfigError, ProtocolError
 from common.process.failure_note import NOTE_VARIABLE
 from common.process.python_command import module_command, python_path
 from common.process.resources import available_memory_bytes
+from common.process.shell_command import shell_command
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from common.wire.client import Client
@@ -225,6 +226,7 @@ def has_transitions(directory: RunDirectory) -> bool:
 def replay_url(directory: RunDirectory) -> str:
     """Returns the replay server's address of a run that trains here or under Slurm; ConfigError if it does not."""
     sockets = directory.path / _SOCKETS
+    resume = shell_command("shoal", "train", "--resume", "--run", directory.path)
     if not sockets.exists() and (address := _slurm_address(directory)):
         return address
     if not sockets.exists() and (directory.path / LOCKSTEP).exists():
@@ -235,14 +237,15 @@ def replay_url(directory: RunDirectory) -> str:
     if not sockets.exists() and not directory.run_file.exists():
         raise ConfigError(f"{directory.path} does not contain a run.")
     if not sockets.exists() and directory.finished_file.exists():
+        report = shell_command("shoal", "report", directory.path)
         raise ConfigError(
-            f"the run in {directory.path} has finished. `shoal report {directory.path}` shows its result; `shoal train"
-            f" --resume --run {directory.path} --time ...` continues it."
+            f"the run in {directory.path} has finished. `{report}` shows its result; `{resume} --time ...` continues"
+            " it."
         )
     if not sockets.exists():
         raise ConfigError(
             f"no `shoal train` runs in {directory.path} here. Pass its replay server with --replay, or continue it with"
-            f" `shoal train --resume --run {directory.path}`."
+            f" `{resume}`."
         )
     return f"ipc://{sockets.resolve() / 'replay'}"
 

@@ -18,6 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from actor_node.evaluation.evaluate import SideScale
+from common.process.shell_command import shell_command
 from common.run.run import ReplaySpec
 from learner_node.engine_choice import engine_of
 from shoal import number_format
@@ -363,6 +364,7 @@ def _environment() -> jinja2.Environment:
         "percent": number_format.percent,
         "setting": _setting_text,
     }
+    environment.globals["shell_command"] = shell_command
     environment.globals["style"] = (_HERE / "style.css").read_text("utf-8")
     script = (_HERE / "report.js").read_text("utf-8")
     environment.globals["script"] = script

@@ -44,7 +44,7 @@ from shoal.statistics import mean_interval
 
 _TEAMS = {
     "random": "random actions",
-    "untrained": "untrained team",
+    "untrained": "untrained 64-64 team",
     "frozen": "frozen team",
     "scripted": "scripted team",
 }

@@ -130,7 +130,7 @@ def _act_on_scale(record: RunRecord) -> list[NextStep]:
     scale = record.evaluation.scale if record.evaluation is not None else []
     for one in scale:
         if missed := one.weakest_that_is_not_beaten:
-            name = "random actions" if missed == "random" else "an untrained team"
+            name = "random actions" if missed == "random" else "an untrained 64-64 team"
             who = f"The side {one.side}" if one.side else "The team"
             text = f"{who} is not clearly better than {name}. Look for the cause."
             return [NextStep(text, shell_command("shoal", "diagnose", record.path))]

@@ -202,9 +202,11 @@ class TrainingSession:
             self._print(f"note: {remark}{or_else}")
 
     def _lockstep(self, run: Run) -> LockstepRun:
-        from deploy.lockstep.run import LockstepRun  # noqa: PLC0415  (importing torch takes seconds)
+        self._print("starting in one process: imports torch, then makes the networks")
+        with self.stop.ending_at_once():
+            from deploy.lockstep.run import LockstepRun  # noqa: PLC0415  (importing torch takes seconds)
 
-        return LockstepRun(self.directory, run, self.config)
+            return LockstepRun(self.directory, run, self.config)
 
     def _print(self, text: str, *, highlight: bool | None = None) -> None:
         self._screen.print(text, soft_wrap=True, markup=False, highlight=highlight)

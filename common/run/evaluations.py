@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 READY = b"ready"
-"""First message of the evaluator process, once its imports are done."""
+"""First message of the evaluator process, once its imports are done and it has made the world once."""
 MAX_LINES = 2_000
 """Largest number of lines that are read, evenly spaced if there are more: a page shows a few hundred points."""
 

@@ -16,12 +16,12 @@ from common.errors import LastingError, ShoalError
 from common.run.run import Run
 from common.transitions import field_columns, transition_dtype
 from common.user_code import exception_lines
-from learner_node import schedule
-from learner_node.clocks import Timer
 from learner_node.devices import BatchBuffer, Device, GraphedUpdate
 from learner_node.engine import Engine, make_engine
 from learner_node.engine_choice import user_classes
-from learner_node.replay_session import SampledBatch
+from learner_node.replay.replay_session import SampledBatch
+from learner_node.timing import schedule
+from learner_node.timing.clocks import Timer
 from learner_node.update.batches import LossBatch
 from learner_node.update.update_stats import Losses, UpdateStats
 

@@ -32,7 +32,7 @@ from actor_node.evaluation.teams import trained_team
 from common.errors import ShoalError
 from common.policy.file import PolicyFile
 from common.policy.heads import Floats
-from common.process.child_process import kill_session_with_parent, make_pipe_private
+from common.process.children.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE
 from common.run.evaluations import READY, EvaluationReply, EvaluationRequest, ScheduledEvaluation
 from common.run.run import Run
@@ -45,8 +45,10 @@ NICENESS = 5
 """How much the process gives way to learner and actors on the same cores."""
 MAX_RETURN = 1e100
 """Largest size of a return, which a message can carry."""
-_STEPPED_COPIES = 20
-"""Copies of a foreign world that steps its copies together: the episodes of the shortest evaluation."""
+_COPIES = 250
+"""Largest number of copies of a world that steps its copies together; 50 take twice the time for the same episodes."""
+_UNCOUNTED_COPIES = 20
+"""Copies of such a world if the time limits the episodes: those of the shortest evaluation."""
 
 
 def main() -> None:
@@ -109,7 +111,7 @@ def evaluate_weights(run: Run, request: EvaluationRequest, flat: Floats) -> Sche
     steps_together = not is_foreign(name) or is_batched(name)
     options = PlayOptions(
         within_s=request.within_s,
-        copies=_STEPPED_COPIES if steps_together and not request.episodes else 0 if steps_together else 1,
+        copies=1 if not steps_together else _COPIES if request.episodes else _UNCOUNTED_COPIES,
         min_episodes=1,
         max_episodes=request.max_episodes,
     )

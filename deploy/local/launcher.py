@@ -32,9 +32,9 @@ from pathlib import Path
 import zmq
 
 from common.errors import ConfigError, ProtocolError
-from common.process.failure_note import NOTE_VARIABLE
-from common.process.python_command import module_command, python_path
-from common.process.resources import available_memory_bytes
+from common.process.children.failure_note import NOTE_VARIABLE
+from common.process.children.python_command import module_command, python_path
+from common.process.monitoring.resources import available_memory_bytes
 from common.process.shell_command import shell_command
 from common.process.stop import Stop
 from common.run.directory import RunDirectory

@@ -20,7 +20,7 @@ Networks of equal sizes are one module (learner_node/networks/), and so all play
     N players     C critics: the first critics of all players, then the second ones of those that learn by matd3
     B rows of the batch     O, U, S  length of the joint observation, of the joint action, of the global state
 
-Observations and rewards are normalised before the update, if a run asks for it (learner_node/normalisation.py).
+Observations and rewards are normalised before the update, if a run asks for it (learner_node/update/normalisation.py).
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ from torch import Tensor, nn
 
 from common.policy.masks import FORBIDDEN
 from common.policy.network import Layer
-from common.run.run import AlgorithmSpec, NetworkSpec
-from common.spec import AgentsSpec
+from common.run.run import Run
 from learner_node.algorithms.actions import Actions
 from learner_node.networks.grouped import GroupedNetworks
 from learner_node.networks.grouped_gru import Memories, unrolled
@@ -54,7 +53,7 @@ class Maddpg(EngineBase):
     """The critics and policies of all players, and their update.
 
     Example:
-        maddpg = Maddpg(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
+        maddpg = Maddpg(run, torch.zeros(()))
         stats = maddpg.update(batch, policy_learning_rate=2e-3, critic_learning_rate=2e-3)
         flat = maddpg.policy_weights()
     """
@@ -62,23 +61,15 @@ class Maddpg(EngineBase):
     policies: NetworkSet
     critics: NetworkSet
 
-    def __init__(
-        self,
-        agents: AgentsSpec,
-        network: NetworkSpec,
-        algorithm: AlgorithmSpec,
-        seed: int,
-        like: Tensor,
-        *,
-        n_step: int = 1,
-    ) -> None:
-        """Draws the initial parameters from the seed, with the number type and on the device of `like`.
+    def __init__(self, run: Run, like: Tensor) -> None:
+        """Draws the initial parameters from the run's seed, with the number type and on the device of `like`.
 
-        n_step: number of steps that the rewards of a batch sum over (`replay.n_step`).
+        ConfigError for settings that do not fit the run's agents.
         """
-        super().__init__(agents, network, algorithm, seed, like, n_step=n_step)
-        self.actions = Actions(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
-        self._n_step = n_step
+        super().__init__(run, like)
+        network, algorithm, seed = self.network, self.algorithm, run.spec.seed
+        self.actions = Actions(self.agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
+        self._n_step = run.spec.replay.n_step
         self._policy_groups = PolicyGroups(self.players, self.layout, like.device)
         self._critic_groups = CriticGroups(self.players, self.layout, network, like)
         self.bins = ValueBins(like) if algorithm.critic_loss == "hl_gauss" else None

@@ -19,7 +19,6 @@ import torch
 from common.policy.heads import Floats
 from common.policy.network import Layer
 from common.run.run import Run
-from learner_node import schedule
 from learner_node.engine import make_engine
 from learner_node.inspection.network_stats import (
     Doubles,
@@ -30,6 +29,7 @@ from learner_node.inspection.network_stats import (
 )
 from learner_node.persistence.checkpoints import read_newest
 from learner_node.persistence.state import Counters, TrainingState, restore_state
+from learner_node.timing import schedule
 from learner_node.update.batches import LossBatch
 
 

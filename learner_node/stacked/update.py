@@ -35,8 +35,7 @@ from torch import Tensor
 
 from common.policy.masks import FORBIDDEN
 from common.policy.network import Layer
-from common.run.run import AlgorithmSpec, NetworkSpec
-from common.spec import AgentsSpec
+from common.run.run import Run
 from learner_node.engine_choice import refuse_uncovered
 from learner_node.stacked.heads import Heads
 from learner_node.stacked.losses import add_logit_penalty_gradient, critic_loss_gradient, critic_loss_slope
@@ -56,7 +55,7 @@ class StackedUpdate(EngineBase):
     """The critics and policies of all players, and their update.
 
     Example:
-        update = StackedUpdate(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
+        update = StackedUpdate(run, torch.zeros(()))
         stats = update.update(batch, policy_learning_rate=2e-3, critic_learning_rate=2e-3)
         flat = update.policy_weights()
     """
@@ -64,23 +63,14 @@ class StackedUpdate(EngineBase):
     policies: ParameterSet[PolicyTensors]
     critics: ParameterSet[CriticTensors]
 
-    def __init__(
-        self,
-        agents: AgentsSpec,
-        network: NetworkSpec,
-        algorithm: AlgorithmSpec,
-        seed: int,
-        like: Tensor,
-        *,
-        n_step: int = 1,
-    ) -> None:
-        """Draws the initial parameters from the seed, with the number type and on the device of `like`.
+    def __init__(self, run: Run, like: Tensor) -> None:
+        """Draws the initial parameters from the run's seed, with the number type and on the device of `like`.
 
-        n_step: number of steps that the rewards of a batch sum over (`replay.n_step`). Raises ConfigError for networks
-        that the hand-written passes do not cover.
+        ConfigError for settings that do not fit the run's agents, or that the hand-written passes do not cover.
         """
-        refuse_uncovered(network, algorithm)
-        super().__init__(agents, network, algorithm, seed, like, n_step=n_step)
+        refuse_uncovered(run.spec.network, run.spec.algorithm)
+        super().__init__(run, like)
+        agents, network, algorithm, seed = self.agents, self.network, self.algorithm, run.spec.seed
         self.heads = Heads(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
         rates = [algorithm.side_learning_rates.get(player.team, 1.0) for player in self.players.agents]
         arguments = (self.players, network, self.layout, rates)

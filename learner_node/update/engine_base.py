@@ -8,13 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from common.run.players import players
-from common.run.run import AlgorithmSpec, NetworkSpec
-from common.spec import AgentsSpec
-from learner_node.normalisation import Normaliser
+from common.run.run import Run
 from learner_node.update.batches import LossBatch
 from learner_node.update.layout import NetworkLayout, network_layout
 from learner_node.update.network_state import NetworkState
+from learner_node.update.normalisation import Normaliser
 from learner_node.update.optimiser import Adam
 from learner_node.update.signals import SignalMixer
 from learner_node.update.update_stats import UpdateStats
@@ -32,27 +30,19 @@ class EngineBase(ABC):
     policies: LearntNetworks
     critics: LearntNetworks
 
-    def __init__(
-        self,
-        agents: AgentsSpec,
-        network: NetworkSpec,
-        algorithm: AlgorithmSpec,
-        seed: int,
-        like: Tensor,
-        *,
-        n_step: int = 1,
-    ) -> None:
-        """Takes the number type and the device from `like`; ConfigError for settings that do not fit the agents.
+    def __init__(self, run: Run, like: Tensor) -> None:
+        """Seeds `generator` with the run's seed, and takes the number type and the device of all tensors from `like`.
 
-        n_step: number of steps that the rewards of a batch sum over (`replay.n_step`).
+        ConfigError for settings that do not fit the run's agents.
         """
-        self.agents, self.players = agents, players(agents, algorithm.variants)
+        agents, network, algorithm = run.joint, run.spec.network, run.spec.algorithm
+        self.agents, self.players = agents, run.players
         self.network, self.algorithm = network, algorithm
         self.layout: NetworkLayout = network_layout(self.players, network, algorithm)
-        self.generator = torch.Generator(like.device).manual_seed(seed)
+        self.generator = torch.Generator(like.device).manual_seed(run.spec.seed)
         self.mixer = SignalMixer(agents, self.players, algorithm, like)
         # Rewards of sequences are single ones, which the update sums.
-        summed = 1 if network.recurrent else n_step
+        summed = 1 if network.recurrent else run.spec.replay.n_step
         self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=summed, like=like)
         self._critic_players = torch.tensor([critic.player for critic in self.layout.critics], device=like.device)
         """The player of each critic `[C]`."""

@@ -14,8 +14,8 @@ from rich.status import Status
 
 from common.errors import ConfigError, ShoalError
 from common.process import command
+from common.process.children.python_command import module_command
 from common.process.exit import BAD_USAGE
-from common.process.python_command import module_command
 from common.run.validation_errors import suggest
 from common.worlds import scenarios, world_spec
 from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchProgress, BenchRow

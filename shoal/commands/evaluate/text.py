@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from actor_node.evaluation.episode_metrics import meaning_of
 from actor_node.evaluation.evaluate import Evaluation, SideScale
-from actor_node.evaluation.info_metrics import meaning_of
 from actor_node.evaluation.task import FOREIGN_DYNAMICS
 from actor_node.evaluation.task_metrics import MEANINGS
 from shoal.commands.evaluate.summary import Evaluations

@@ -15,7 +15,7 @@ from common.history import built_in_spaces, history_of
 from common.policy.file import PolicyFile, load_policy
 from common.policy.network import memory_units, unflatten
 from common.process import command
-from common.process.metrics import software_version
+from common.process.monitoring.metrics import software_version
 from common.run.players import members_of
 from common.run.run import Run
 from common.run.spaces import AgentSpaces, side_by_side

@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from common.errors import ConfigError
+from common.process.children.parent import end_with_parent
+from common.process.children.python_command import module_command
 from common.process.exit import FAILED
-from common.process.parent import end_with_parent
-from common.process.python_command import module_command
-from common.process.resources import usable_cores
+from common.process.monitoring.resources import usable_cores
 from common.process.stop import Stop
 from shoal.commands.sweep.claims import LEASE_S, RENEWAL_S, Availability, Claims
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from common.process.exit import DONE, INTERRUPTED
-from common.process.logs import WaitLog
+from common.process.monitoring.logs import WaitLog
 from common.process.stop import Stop
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
@@ -272,7 +272,7 @@ print(rounds)
 
 CHILD = """
 import os, sys, time
-from common.process import parent
+from common.process.children import parent
 parent._ON_LINUX = {on_linux} and parent._ON_LINUX
 parent.die_with_parent(int(sys.argv[1]))
 print(os.getpid(), flush=True)
@@ -367,7 +367,7 @@ def test_a_wait_is_counted_while_it_goes_on(waits):
 
 def test_the_log_goes_to_stderr_one_line_an_event(start):
     process = start(
-        "import logging; from common.process.logs import start_logging; start_logging('replay')\n"
+        "import logging; from common.process.monitoring.logs import start_logging; start_logging('replay')\n"
         "logging.getLogger('a.b').info('stored chunk=%d', 3); logging.getLogger('a.b').debug('not this')"
     )
     code, out, err = end_of(process)

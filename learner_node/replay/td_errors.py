@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from learner_node.replay_session import SampledBatch
+from learner_node.replay.replay_session import SampledBatch
 
 MAX_IN_FLIGHT = 64
 """Largest number of unfinished copies; beyond it the oldest is dropped."""

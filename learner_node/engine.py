@@ -111,10 +111,11 @@ class Engine(Protocol):
         """
         ...
 
-    def first_values(self, critic_input: Tensor) -> Tensor:
+    def first_values(self, critic_input: Tensor, acting: Tensor | None = None) -> Tensor:
         """Returns the values of each player's first critic `[N, B]` for observations, actions, states `[B, O+U+S]`.
 
-        Inputs and values are normalised, if the run normalises.
+        acting: 0.0 in the columns of agents that do not act `[B, U]`; None if all act. Inputs and values are
+        normalised, if the run normalises.
         """
         ...
 

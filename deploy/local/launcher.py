@@ -35,6 +35,7 @@ from common.errors import ConfigError, ProtocolError
 from common.process.children.failure_note import NOTE_VARIABLE
 from common.process.children.python_command import module_command, python_path
 from common.process.monitoring.resources import available_memory_bytes
+from common.process.shell_command import shell_command
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from common.wire.client import Client
@@ -236,14 +237,16 @@ def replay_url(directory: RunDirectory) -> str:
         )
     if not directory.run_file.exists():
         raise ConfigError(f"{directory.path} does not contain a run.")
+    resume = shell_command("shoal", "train", "--resume", "--run", directory.path)
     if directory.finished_file.exists():
+        report = shell_command("shoal", "report", directory.path)
         raise ConfigError(
-            f"the run in {directory.path} has finished. `shoal report {directory.path}` shows its result; `shoal train"
-            f" --resume --run {directory.path} --time ...` continues it."
+            f"the run in {directory.path} has finished. `{report}` shows its result; `{resume} --time ...` continues"
+            " it."
         )
     raise ConfigError(
         f"no `shoal train` runs in {directory.path} here. Pass its replay server with --replay, or continue it with"
-        f" `shoal train --resume --run {directory.path}`."
+        f" `{resume}`."
     )
 
 

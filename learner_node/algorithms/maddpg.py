@@ -97,7 +97,7 @@ class Maddpg(EngineBase):
         row_weights = self.mixer.row_weights(batch, signals)
         target_q = self.td_target(batch, signals, row_weights)  # [N, B]
         memories = [one.before for one in self._memories(self.critics.online, self._critic_groups, batch)]
-        inputs = self.critic_inputs(batch.obs_action, memories)
+        inputs = self.critic_inputs(batch.obs_action, memories, row_weights.acting)
         target_q = target_q.index_select(0, self._critic_players)  # [C, B]
         if self.bins is None:
             td_error = self.q(self.critics.online, inputs) - target_q
@@ -165,7 +165,8 @@ class Maddpg(EngineBase):
         next_state = [] if batch.next_state is None else [batch.next_state]
         next_input = torch.cat([batch.next_obs, next_action, *next_state], 1)
         memories = [one.after for one in self._memories(self.critics.target, self._critic_groups, batch)]
-        return self.min_q(self.q(self.critics.target, self.critic_inputs(next_input, memories)))
+        inputs = self.critic_inputs(next_input, memories, row_weights.next_acting)
+        return self.min_q(self.q(self.critics.target, inputs))
 
     def critic_loss(self, td_error: Tensor, batch: LossBatch, row_weights: RowWeights) -> Tensor:
         """Returns `E[(Q_i(x, a_1 .. a_N) - y_i)^2]`, summed over the critics (Lowe et al. 2017, equation 6).
@@ -243,7 +244,7 @@ class Maddpg(EngineBase):
             current = _of_acting(current, row_weights.acting)
             action = current.detach()
             memories = [rows[..., -self.network.critic_hidden[-1] :] for rows in inputs] if batch.sequences else []
-            inputs = self.critic_inputs(torch.cat([obs, action, state], 1), memories)
+            inputs = self.critic_inputs(torch.cat([obs, action, state], 1), memories, row_weights.acting)
         # Each Q_i sees the current action of player i, and the actions of all others in `action`.
         return self.q_of_player_actions(inputs, current - action)
 
@@ -329,12 +330,15 @@ class Maddpg(EngineBase):
         allowed = obs.new_ones(len(obs), self.agents.action_dim)
         return allowed.index_copy_(1, action_columns, obs.index_select(1, obs_columns))
 
-    def critic_inputs(self, critic_input: Tensor, memories: Sequence[Tensor] = ()) -> list[Tensor]:
+    def critic_inputs(
+        self, critic_input: Tensor, memories: Sequence[Tensor] = (), acting: Tensor | None = None
+    ) -> list[Tensor]:
         """Returns what the critics of each group read of observations, actions and states side by side `[B, O+U+S]`.
 
-        memories: of recurrent critics before the step, group by group `[G, B * K, units]`.
+        memories: of recurrent critics before the step, group by group `[G, B * K, units]`. acting: 0.0 in the columns
+        of agents that do not act `[B, U]`, which set and attention critics leave out; None if all act.
         """
-        return _with_memories(self._critic_groups.inputs(critic_input), memories)
+        return _with_memories(self._critic_groups.inputs(critic_input, acting), memories)
 
     def q(self, critics: Sequence[GroupedNetworks], inputs: Sequence[Tensor]) -> Tensor:
         """Returns `Q_i(x, a_1 .. a_N)` of all critics `[C, B]`; inputs: what they read, group by group."""
@@ -411,13 +415,13 @@ class Maddpg(EngineBase):
         return self.critics.online[group].of_user(network, user)
 
     @torch.no_grad()
-    def first_values(self, critic_input: Tensor) -> Tensor:
+    def first_values(self, critic_input: Tensor, acting: Tensor | None = None) -> Tensor:
         """Returns the values of each player's first critic `[N, B]` for observations, actions, states `[B, O+U+S]`.
 
-        Inputs and values are normalised, if the run normalises.
+        acting: as in `critic_inputs`. Inputs and values are normalised, if the run normalises.
         """
         groups = self._critic_groups
-        inputs = groups.policy_inputs(self.critic_inputs(critic_input))
+        inputs = groups.policy_inputs(self.critic_inputs(critic_input, acting=acting))
         outputs = [critic(rows) for critic, rows in zip(self._policy_critics, inputs, strict=True)]
         values = self._values(groups.policy_values(outputs))
         return values[: len(self.players.agents)]

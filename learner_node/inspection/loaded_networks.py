@@ -83,7 +83,8 @@ class LoadedNetworks:
         signals = self._player_signals(reward, discount, present)
         critic_input, units = self._critic_rows(obs, action, present, state), self._reward_units()
         stats = []
-        found = self._engine.first_values(torch.from_numpy(critic_input)).numpy()
+        acting = self._engine.mixer.acting(torch.from_numpy(_rows(present[: len(obs)])))
+        found = self._engine.first_values(torch.from_numpy(critic_input), acting).numpy()
         for i, (player, values) in enumerate(zip(self._players, found, strict=True)):
             values_by_step = values.reshape(obs.shape[:2]).astype(np.float64) * units[i]
             player_reward, player_discount, player_present = (field[..., i] for field in signals)

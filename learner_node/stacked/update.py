@@ -144,7 +144,7 @@ class StackedUpdate(EngineBase):
         *hidden, last = [Layer(weight, bias.ravel()) for weight, bias in zip(arrays[::2], arrays[1::2], strict=True)]
         return [*(layer._replace(activation="relu") for layer in hidden), last]
 
-    def first_values(self, critic_input: Tensor) -> Tensor:
+    def first_values(self, critic_input: Tensor, acting: Tensor | None = None) -> Tensor:  # noqa: ARG002  (MLPs)
         """Returns the values of each player's first critic `[N, B]` for observations, actions, states `[B, O+U+S]`."""
         values = []
         for i, critic in enumerate(self.layout.critics[: len(self.players.agents)]):

@@ -88,7 +88,14 @@ def export(run: Path, output: Path | None, logits: bool, as_json: bool) -> None:
         )
     for one in written:
         agents = f", for {', '.join(one.agents)} together" if len(one.agents) > 1 else ""
-        command.result(f"{target / one.file}: {one.obs_dim} inputs, {one.action_dim} outputs{agents}")
+        memory = f", and a memory of {one.memory_dim} numbers" if one.memory_dim else ""
+        command.result(f"{target / one.file}: {one.obs_dim} inputs, {one.action_dim} outputs{memory}{agents}")
+    if any(one.memory_dim for one in written):
+        click.echo(
+            "The policies are recurrent: pass zeros as the input `memory` in the first step of an episode, then the "
+            "output `next_memory` of the step before.",
+            err=True,
+        )
 
 
 def write_team(policy: PolicyFile, directory: Path, *, logits: bool = False) -> list[ExportedPolicy]:

@@ -119,6 +119,26 @@ def test_a_second_ctrl_c_leaves_the_hint(start):
     assert end_of(process) == (INTERRUPTED, "", "\nresume with ...\n")
 
 
+DURING_A_START = BRIEF_HINT.replace(
+    'print("ready")', 'import signal\nwith stop.ending_at_once():\n    print("starting")\n    {start}\nprint("ready")'
+)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, DONE), (signal.SIGINT, INTERRUPTED)])
+def test_a_signal_during_a_start_ends_the_process_at_once_with_the_hint(start, number, code):
+    process = start(DURING_A_START.replace("{start}", "while True: signal.pause()"))
+    assert process.stdout.readline() == "starting\n"
+    process.send_signal(number)
+    assert end_of(process) == (code, "", "\nresume with ...\n")
+
+
+def test_a_signal_after_the_start_asks_for_a_clean_end(start):
+    process = start(DURING_A_START.replace("{start}", "pass"))
+    assert [process.stdout.readline() for _ in range(2)] == ["starting\n", "ready\n"]
+    process.send_signal(signal.SIGTERM)
+    assert end_of(process) == (DONE, "draining\ndrained\n", "")
+
+
 def test_the_end_of_the_terminal_leaves_the_hint_and_ends_cleanly(start):
     process = start(BRIEF_HINT)
     assert process.stdout.readline() == "ready\n"

@@ -168,7 +168,7 @@ class Faults:
     def poll(self, living: list[Process], now: float) -> None:
         """Ends what is over, and begins a fault if one is due."""
         self._end([active for active in self._active if active.ends_at <= now])
-        if now < self._next_at:
+        if now < self._next_at or not self._kinds:
             return
         self._next_at = now + self._rng.expovariate(1.0 / self._every_s)
         kind = draw_kind(self._rng, self._kinds)

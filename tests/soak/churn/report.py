@@ -130,7 +130,8 @@ def faults_table(run: TrainedRun) -> list[str]:
     rows = []
     for kind, targets in run.faults.items():
         shown = ", ".join(f"{target} {count}" for target, count in Counter(targets).most_common())
-        rows.append([kind, str(sum(targets.values())), f"{run.fault_s.get(kind, 0.0) / 60:.1f}", shown or "-"])
+        minutes = f"{run.fault_s[kind] / 60:.1f}" if run.fault_s.get(kind) else "-"
+        rows.append([kind, str(sum(targets.values())), minutes, shown or "-"])
     return markdown(["fault", "times", "min in all", "of these"], rows)
 
 

@@ -41,6 +41,7 @@ def test_one_life_has_the_slope_of_a_plain_regression() -> None:
     assert found.high - found.per_hour == pytest.approx(3_600 * 1.96 * expected.stderr, rel=0.6)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_slope_of_samples_that_depend_on_each_other() -> None:
     """Noise that decays within ten seconds, of 20 lives of five minutes: about 95 of 100 intervals cover."""
     rng = np.random.default_rng(1)

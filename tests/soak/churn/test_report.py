@@ -78,9 +78,9 @@ def test_the_table_of_roles_has_a_row_for_each() -> None:
 
 def test_the_table_of_faults_says_what_was_disturbed_and_for_how_long() -> None:
     kills, pauses, network = faults_table(trained([]))[2:]
-    assert kills == "| kill | 4 | 0.0 | worker 3, replay server 1 |"
+    assert kills == "| kill | 4 | - | worker 3, replay server 1 |"
     assert pauses == "| pause | 2 | 1.5 | worker 2 |"
-    assert network == "| network | 0 | 0.0 | - |"
+    assert network == "| network | 0 | - | - |"
 
 
 def test_all_tables_and_the_json_of_a_run() -> None:

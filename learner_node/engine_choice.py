@@ -80,10 +80,18 @@ def uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
 def refuse_uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
     """Raises ConfigError for settings that the engine `stacked` does not cover."""
     if setting := uncovered(network, algorithm):
+        path = setting.partition("=")[0]
         raise ConfigError(
-            f"algorithm.engine = 'stacked': it does not cover {setting}. Set algorithm.engine=auto, or remove "
-            f"{setting.partition('=')[0]}."
+            f"algorithm.engine = 'stacked': it does not cover {setting}. Set algorithm.engine=auto, which uses autograd"
+            f" for this setting, or keep the engine and set {path}={_default_of(path)}."
         )
+
+
+def _default_of(path: str) -> str:
+    """Returns the default of a setting as a user writes it, as in relu, false or none (`stacked` covers it)."""
+    section, _, name = path.partition(".")
+    default = getattr({"network": NetworkSpec, "algorithm": AlgorithmSpec}[section](), name)
+    return default if isinstance(default, str) else str(default).lower()
 
 
 def engine_of(run: Run) -> EngineChoice:

@@ -204,6 +204,10 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The algorithm of the family that each side's networks follow: `name`, or `variant` for a user's class."""
         return self.variant if self.is_user_class else self.name
 
+    def side_learning_rate(self, side: str) -> float:
+        """Returns the factor on the learning rates of a side's networks."""
+        return self.side_learning_rates.get(side, 1.0)
+
     @property
     def normalises_observations(self) -> bool:
         """Whether observations are normalised; `auto` counts as no, as in runs made before the setting existed."""
@@ -235,7 +239,8 @@ class ExplorationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decay_rate: PositiveFraction = 0.99999
     """Factor of an exponential decay per environment step, counted over all copies."""
     ladder: PositiveFraction = 1.0
-    """Scale of a node's last worker as a fraction of its first worker's, in geometric steps between; 1 = all equal."""
+    """Scale of a node's last copy of the world as a fraction of its first one's, in geometric steps between; 1 = all
+    equal."""
     theta: PositiveFraction = 0.15
     """Fraction by which Ornstein-Uhlenbeck noise returns to zero each step (Lillicrap et al. 2016)."""
     random_steps: CountOrZero = 5_000
@@ -332,7 +337,7 @@ class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     times: Annotated[int, Meta(ge=0, le=100_000)] = 20
     """Number of evaluations, evenly over the budget and one more before the first update; 0 turns them off."""
     episodes: Annotated[int, Meta(ge=1, le=1_000_000)] | Literal["auto"] = "auto"
-    """Number of episodes of an evaluation; auto plays 100 in a world of Shoal's own, and elsewhere as many as fit
+    """Number of episodes of an evaluation; auto plays 500 in a world of Shoal's own, and elsewhere as many as fit
     into the time, from 1 to 20."""
     share_of_time: PositiveFraction = 0.05
     """Maximum share of the training time that evaluations take [fraction]; those that would exceed it are left out. 1

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypedDict
 
 from common.policy.file import load_policy
-from common.process.resources import available_memory_bytes
+from common.process.monitoring.resources import available_memory_bytes
 from common.run.directory import RunDirectory
 from common.run.open_run import Check, MaxCapacity
 from common.run.run import UNIFORM, RunSpec

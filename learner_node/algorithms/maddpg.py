@@ -20,7 +20,7 @@ Networks of equal sizes are one module (learner_node/networks/), and so all play
     N players     C critics: the first critics of all players, then the second ones of those that learn by matd3
     B rows of the batch     O, U, S  length of the joint observation, of the joint action, of the global state
 
-Observations and rewards are normalised before the update, if a run asks for it (learner_node/normalisation.py).
+Observations and rewards are normalised before the update, if a run asks for it (learner_node/update/normalisation.py).
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ from torch import Tensor, nn
 
 from common.policy.masks import FORBIDDEN
 from common.policy.network import Layer
-from common.run.run import AlgorithmSpec, NetworkSpec
-from common.spec import AgentsSpec
+from common.run.run import Run
 from learner_node.algorithms.actions import Actions
 from learner_node.networks.grouped import GroupedNetworks
 from learner_node.networks.grouped_gru import Memories, unrolled
@@ -54,7 +53,7 @@ class Maddpg(EngineBase):
     """The critics and policies of all players, and their update.
 
     Example:
-        maddpg = Maddpg(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
+        maddpg = Maddpg(run, torch.zeros(()))
         stats = maddpg.update(batch, policy_learning_rate=2e-3, critic_learning_rate=2e-3)
         flat = maddpg.policy_weights()
     """
@@ -62,23 +61,15 @@ class Maddpg(EngineBase):
     policies: NetworkSet
     critics: NetworkSet
 
-    def __init__(
-        self,
-        agents: AgentsSpec,
-        network: NetworkSpec,
-        algorithm: AlgorithmSpec,
-        seed: int,
-        like: Tensor,
-        *,
-        n_step: int = 1,
-    ) -> None:
-        """Draws the initial parameters from the seed, with the number type and on the device of `like`.
+    def __init__(self, run: Run, like: Tensor) -> None:
+        """Draws the initial parameters from the run's seed, with the number type and on the device of `like`.
 
-        n_step: number of steps that the rewards of a batch sum over (`replay.n_step`).
+        ConfigError for settings that do not fit the run's agents.
         """
-        super().__init__(agents, network, algorithm, seed, like, n_step=n_step)
-        self.actions = Actions(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
-        self._n_step = n_step
+        super().__init__(run, like)
+        network, algorithm, seed = self.network, self.algorithm, run.spec.seed
+        self.actions = Actions(self.agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
+        self._n_step = run.spec.replay.n_step
         self._policy_groups = PolicyGroups(self.players, self.layout, like.device)
         self._critic_groups = CriticGroups(self.players, self.layout, network, like)
         self.bins = ValueBins(like) if algorithm.critic_loss == "hl_gauss" else None
@@ -106,7 +97,7 @@ class Maddpg(EngineBase):
         row_weights = self.mixer.row_weights(batch, signals)
         target_q = self.td_target(batch, signals, row_weights)  # [N, B]
         memories = [one.before for one in self._memories(self.critics.online, self._critic_groups, batch)]
-        inputs = self.critic_inputs(batch.obs_action, memories)
+        inputs = self.critic_inputs(batch.obs_action, memories, row_weights.acting)
         target_q = target_q.index_select(0, self._critic_players)  # [C, B]
         if self.bins is None:
             td_error = self.q(self.critics.online, inputs) - target_q
@@ -121,16 +112,7 @@ class Maddpg(EngineBase):
             # No gradient of the policy loss flows into the memories of critics.
             policy = self.update_policies(batch, [rows.detach() for rows in inputs], row_weights)
             self.soft_update(self.algorithm.target_rate)
-        return UpdateStats(
-            self.layout,
-            self.algorithm,
-            td_error.detach(),
-            row_weights,
-            squared_norms,
-            policy,
-            self.mixer.player_of,
-            batch.reward_factor,
-        )
+        return self.update_stats(batch, td_error.detach(), row_weights, squared_norms, policy)
 
     @torch.no_grad()
     def td_target(self, batch: LossBatch, signals: PlayerSignals, row_weights: RowWeights) -> Tensor:
@@ -183,7 +165,8 @@ class Maddpg(EngineBase):
         next_state = [] if batch.next_state is None else [batch.next_state]
         next_input = torch.cat([batch.next_obs, next_action, *next_state], 1)
         memories = [one.after for one in self._memories(self.critics.target, self._critic_groups, batch)]
-        return self.min_q(self.q(self.critics.target, self.critic_inputs(next_input, memories)))
+        inputs = self.critic_inputs(next_input, memories, row_weights.next_acting)
+        return self.min_q(self.q(self.critics.target, inputs))
 
     def critic_loss(self, td_error: Tensor, batch: LossBatch, row_weights: RowWeights) -> Tensor:
         """Returns `E[(Q_i(x, a_1 .. a_N) - y_i)^2]`, summed over the critics (Lowe et al. 2017, equation 6).
@@ -261,7 +244,7 @@ class Maddpg(EngineBase):
             current = _of_acting(current, row_weights.acting)
             action = current.detach()
             memories = [rows[..., -self.network.critic_hidden[-1] :] for rows in inputs] if batch.sequences else []
-            inputs = self.critic_inputs(torch.cat([obs, action, state], 1), memories)
+            inputs = self.critic_inputs(torch.cat([obs, action, state], 1), memories, row_weights.acting)
         # Each Q_i sees the current action of player i, and the actions of all others in `action`.
         return self.q_of_player_actions(inputs, current - action)
 
@@ -347,12 +330,15 @@ class Maddpg(EngineBase):
         allowed = obs.new_ones(len(obs), self.agents.action_dim)
         return allowed.index_copy_(1, action_columns, obs.index_select(1, obs_columns))
 
-    def critic_inputs(self, critic_input: Tensor, memories: Sequence[Tensor] = ()) -> list[Tensor]:
+    def critic_inputs(
+        self, critic_input: Tensor, memories: Sequence[Tensor] = (), acting: Tensor | None = None
+    ) -> list[Tensor]:
         """Returns what the critics of each group read of observations, actions and states side by side `[B, O+U+S]`.
 
-        memories: of recurrent critics before the step, group by group `[G, B * K, units]`.
+        memories: of recurrent critics before the step, group by group `[G, B * K, units]`. acting: 0.0 in the columns
+        of agents that do not act `[B, U]`, which set and attention critics leave out; None if all act.
         """
-        return _with_memories(self._critic_groups.inputs(critic_input), memories)
+        return _with_memories(self._critic_groups.inputs(critic_input, acting), memories)
 
     def q(self, critics: Sequence[GroupedNetworks], inputs: Sequence[Tensor]) -> Tensor:
         """Returns `Q_i(x, a_1 .. a_N)` of all critics `[C, B]`; inputs: what they read, group by group."""
@@ -429,13 +415,13 @@ class Maddpg(EngineBase):
         return self.critics.online[group].of_user(network, user)
 
     @torch.no_grad()
-    def first_values(self, critic_input: Tensor) -> Tensor:
+    def first_values(self, critic_input: Tensor, acting: Tensor | None = None) -> Tensor:
         """Returns the values of each player's first critic `[N, B]` for observations, actions, states `[B, O+U+S]`.
 
-        Inputs and values are normalised, if the run normalises.
+        acting: as in `critic_inputs`. Inputs and values are normalised, if the run normalises.
         """
         groups = self._critic_groups
-        inputs = groups.policy_inputs(self.critic_inputs(critic_input))
+        inputs = groups.policy_inputs(self.critic_inputs(critic_input, acting=acting))
         outputs = [critic(rows) for critic, rows in zip(self._policy_critics, inputs, strict=True)]
         values = self._values(groups.policy_values(outputs))
         return values[: len(self.players.agents)]

@@ -176,12 +176,12 @@ def _make_set(
         modules.append(module)
         initial |= zip(group.networks, parameters, strict=True)
         for number, users in zip(group.networks, group.users, strict=True):
-            rates[number] = algorithm.side_learning_rates.get(sides[users[0]], 1.0)
+            rates[number] = algorithm.side_learning_rate(sides[users[0]])
     return NetworkSet(
         groups,
         modules,
         [initial[number] for number in sorted(initial)],
         [rates[number] for number in sorted(rates)],
         weight_decay=weight_decay,
-        clip=ClipRule(algorithm.gradient_clip, by_tensor=algorithm.gradient_clip_by == "tensor"),
+        clip=ClipRule.of(algorithm),
     )

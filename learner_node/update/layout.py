@@ -14,7 +14,7 @@
              updated one after another in random order                         (algorithms/hatd3.py)
     facmac   maddpg with one critic a side, which mixes utilities that read    Peng et al. 2021, arXiv 2003.06709
              their own observation and action                                  (networks/mixing_critics.py)
-    hasac    masac in the same way                                             Liu et al. 2024, arXiv 2306.10715
+    hasac    masac, updated one after another as in hatd3                      Liu et al. 2024, arXiv 2306.10715
                                                                                (algorithms/hasac.py)
 
 The critic input is joint observation, joint action and global state side by side `[O+U+S]`; without a state S is 0.
@@ -178,7 +178,7 @@ def _refuse_mixed_roles(
     first_users: dict[int, PlayerSpec] = {}
     for player, number in zip(players.agents, roles, strict=True):
         first_user = first_users.setdefault(number, player)
-        rates = [algorithm.side_learning_rates.get(side, 1.0) for side in (first_user.team, player.team)]
+        rates = [algorithm.side_learning_rate(side) for side in (first_user.team, player.team)]
         if algorithm_by_side[first_user.team] != algorithm_by_side[player.team] or rates[0] != rates[1]:
             raise ConfigError(
                 f"network.share: {first_user.name} of side {first_user.team} and {player.name} of side {player.team} "

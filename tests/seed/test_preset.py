@@ -17,7 +17,7 @@ from common.run.presets import PRESETS
 from common.run.run import RunSpec, make_run_spec
 from common.worlds import scenarios, world_spec
 from deploy.local.config import PRESET_PROCESSES, TrainConfig
-from learner_node import schedule
+from learner_node.timing import schedule
 from shoal.cli import shoal
 from tests.common.head_examples import MOVERS
 from tests.learner_node.stacked.test_update import Pair

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from common.process import command
 from common.process.exit import DONE
-from common.process.logs import start_logging
+from common.process.monitoring.logs import start_logging
 from common.run.directory import RunDirectory
 from common.run.open_run import RunOptions
 from deploy.local.config import PRESET_PROCESSES, TrainConfig

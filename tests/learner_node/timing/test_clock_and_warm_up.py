@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from common.run.run import RunSpec, make_run_spec
-from learner_node.clocks import BudgetClock
 from learner_node.run_checks.warm_up import InsertRate, beyond_budget, ended_too_early, forecast, steps_within_warm_up
+from learner_node.timing.clocks import BudgetClock
 
 
 def charged(clock: BudgetClock, now: float, *, env_steps: int = 0, trained: bool = False, absent: str = "") -> float:

@@ -6,7 +6,7 @@ import time
 import pytest
 from prometheus_client import Counter, generate_latest
 
-from common.process import metrics, resources
+from common.process.monitoring import metrics, resources
 from tests.common.examples import make_run
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")

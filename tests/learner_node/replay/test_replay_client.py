@@ -14,11 +14,10 @@ import torch
 from common.errors import ConfigError, PeerError
 from common.run.run import Run
 from common.wire.messages import LearnerReport, Open, PutWeights, SampleRequest
-from learner_node import replay_session as source
-from learner_node.replay_client import ShardedReplayClient
-from learner_node.replay_session import SampledBatch
-
-from .fake_replay import FakeReplay, small_run, until
+from learner_node.replay import replay_session as source
+from learner_node.replay.replay_client import ShardedReplayClient
+from learner_node.replay.replay_session import SampledBatch
+from tests.learner_node.fake_replay import FakeReplay, small_run, until
 
 WAIT_S = 20.0
 Connect = Callable[..., ShardedReplayClient]

@@ -36,8 +36,8 @@ from common.wire.codec import decode_to_peer
 from common.wire.keys import Keys
 from common.wire.messages import LearnerReport, Message, PutWeights, SampleRequest, Status, StatusRequest
 from common.wire.sockets import receive
-from learner_node.replay_session import BatchChecker, ReplaySession, SampledBatch, priority_update
-from learner_node.td_errors import TdErrors
+from learner_node.replay.replay_session import BatchChecker, ReplaySession, SampledBatch, priority_update
+from learner_node.replay.td_errors import TdErrors
 
 POLL_MS = 100
 """Longest wait in `next` between two checks for lost servers [ms]."""

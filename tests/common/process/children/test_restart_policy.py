@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, LastingError, PeerError
-from common.process.restart_policy import (
+from common.process.children.restart_policy import (
     FIRST_DELAY_S,
     MAX_DELAY_S,
     MAX_FAILURES,

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from common.process.resources import TRIM_THRESHOLD_BYTES
+from common.process.monitoring.resources import TRIM_THRESHOLD_BYTES
 
 CODE = """
 import os, resource
-from common.process.resources import private_bytes, retain_freed_memory
+from common.process.monitoring.resources import private_bytes, retain_freed_memory
 
 if not retain_freed_memory():
     raise SystemExit(77)

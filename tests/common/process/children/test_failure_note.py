@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import LastingError, ShoalError
 from common.process import command
-from common.process.failure_note import NOTE_VARIABLE, Failure, FailureNote
+from common.process.children.failure_note import NOTE_VARIABLE, Failure, FailureNote
 
 
 def test_failures_are_read_once_and_in_order(tmp_path: Path) -> None:

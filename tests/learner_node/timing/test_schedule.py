@@ -8,10 +8,11 @@ from click.testing import CliRunner
 
 from common.errors import ConfigError
 from common.run.run import AlgorithmSpec, BudgetSpec, ExplorationSpec
-from learner_node import cli, schedule
-from learner_node.broadcast import first_version
-from learner_node.clocks import Timer, UpdateRate
+from learner_node import cli
 from learner_node.devices import choose_device
+from learner_node.publishing.broadcast import first_version
+from learner_node.timing import schedule
+from learner_node.timing.clocks import Timer, UpdateRate
 
 
 @pytest.mark.parametrize(

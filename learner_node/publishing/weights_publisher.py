@@ -7,12 +7,12 @@ import math
 from common.errors import ShoalError
 from common.run.run import Run
 from common.wire.weights import WeightsHeader
-from learner_node import schedule
-from learner_node.broadcast import WeightsSender
 from learner_node.engine import Engine
 from learner_node.persistence.state import Counters, copy_state
-from learner_node.replay_client import ReplayClient
+from learner_node.publishing.broadcast import WeightsSender
+from learner_node.replay.replay_client import ReplayClient
 from learner_node.reporting.metrics import Metrics
+from learner_node.timing import schedule
 
 
 class WeightsPublisher:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from actor_node.evaluation.episode_metrics import EpisodeMetrics, meaning_of, metrics_of_batch, metrics_of_episodes
 from actor_node.evaluation.evaluate import evaluate_team
-from actor_node.evaluation.info_metrics import EpisodeMetrics, info_metrics, meaning_of, step_metrics
 from actor_node.evaluation.rollouts.episodes import Episode, EpisodeBatch, Watcher
 from actor_node.evaluation.rollouts.rollout import PlayOptions
 from actor_node.evaluation.task import EvalTask
@@ -77,7 +77,7 @@ def test_names_of_other_columns_are_refused_and_failed_episodes_are_left_out():
         Episode(1, (1.0,), metrics={"final_cost": (9.0, 9.0)}),
         Episode(0, failure="broken", metrics={"cost": (1.0, 1.0)}),
     ]
-    metrics, refused = info_metrics(episodes)
+    metrics, refused = metrics_of_episodes(episodes)
     assert refused == ["cost", "seed"]
     np.testing.assert_array_equal(metrics["final_cost"], [9.0, np.nan])
     np.testing.assert_array_equal(metrics["delay"], [np.nan, 0.0])
@@ -123,7 +123,7 @@ def test_a_vectorised_world_has_the_metrics_of_its_steps():
     played = np.array([[True, True, True], [True, False, False]])
     waiting = np.array([[[1.0, 3.0], [2.0, np.nan], [4.0, np.nan]], [[7.0, np.nan], [0.0, 0.0], [0.0, 0.0]]])
     batch = EpisodeBatch(np.zeros((2, 3, 2)), played, {"waiting": waiting, "bad\nname": waiting})
-    metrics, refused = step_metrics(batch)
+    metrics, refused = metrics_of_batch(batch)
     assert {name: values.tolist() for name, values in metrics.items()} == {
         "waiting": [2.5, 7.0],
         "final_waiting": [4.0, 7.0],

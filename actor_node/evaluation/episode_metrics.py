@@ -1,6 +1,6 @@
 """Metrics of an environment's own: the numbers in its infos, over whole episodes.
 
-    Step.metrics --EpisodeMetrics--> Episode.metrics --info_metrics--> name and final_name -> one number an episode
+    Step.metrics --EpisodeMetrics--> Episode.metrics --metrics_of_episodes--> name and final_name, a number an episode
 
 NAME is the mean over the steps and agents that gave the number. `final_NAME` is the mean over agents of the number at
 each agent's last step, for example whether the agent succeeded.
@@ -53,7 +53,7 @@ class EpisodeMetrics:
         return {name: (total / count, _mean(self._last[name])) for name, (total, count) in self._sums.items() if count}
 
 
-def info_metrics(episodes: Sequence[Episode]) -> tuple[dict[str, Float64s], list[str]]:
+def metrics_of_episodes(episodes: Sequence[Episode]) -> tuple[dict[str, Float64s], list[str]]:
     """Returns the metrics of the episodes that succeeded, name -> [E] in their order, and the names that are left out.
 
     Values are NaN where an episode lacks the number. A name that another column of the table has is left out, and so
@@ -68,8 +68,8 @@ def info_metrics(episodes: Sequence[Episode]) -> tuple[dict[str, Float64s], list
     return _as_columns(figures)
 
 
-def step_metrics(batch: EpisodeBatch) -> tuple[dict[str, Float64s], list[str]]:
-    """Returns what `info_metrics` does, of a vectorised world whose steps contain metrics."""
+def metrics_of_batch(batch: EpisodeBatch) -> tuple[dict[str, Float64s], list[str]]:
+    """Returns what `metrics_of_episodes` does, of a vectorised world whose steps contain metrics."""
     figures: dict[str, tuple[Float64s, Float64s]] = {}
     for name, rows in batch.metrics.items():
         values = np.where(batch.played[..., None], rows, np.nan)

@@ -1,4 +1,4 @@
-"""common/process/health.py: what a process answers about its health, and the port it answers on."""
+"""common/process/monitoring/health.py: what a process answers about its health, and the port it answers on."""
 
 import re
 import socket
@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from common.errors import ConfigError
-from common.process.health import Health, HttpPort
+from common.process.monitoring.health import Health, HttpPort
 
 
 def test_a_loop_that_does_not_run_is_not_alive():

@@ -14,7 +14,7 @@ from common.wire.keys import Keys
 from common.wire.messages import PutWeights
 from common.wire.sockets import bind, make_socket, send
 from common.wire.weights import WeightsHeader, pack_weights
-from learner_node.replay_client import ReplayClient
+from learner_node.replay.replay_client import ReplayClient
 
 MIN_PERIOD_S = 0.2
 MAX_PERIOD_S = 5.0

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from common.process.resources import cpu_seconds, memory_limit_bytes, private_bytes
+from common.process.monitoring.resources import cpu_seconds, memory_limit_bytes, private_bytes
 from common.run.run import Run
 
 RUN_LABELS = ("run", "scenario", "algorithm")

@@ -19,16 +19,15 @@ from common.run.run import Run, make_run_spec
 from common.spec import Box, joint_spec
 from learner_node.devices import Device
 from learner_node.inspection.loaded_networks import LoadedNetworks
-from learner_node.normalisation import FIRST_UPDATES, LARGEST, RESOLUTION, UPDATES_PERIOD, Normaliser
 from learner_node.persistence.checkpoints import Checkpoints
 from learner_node.persistence.state import Counters, copy_state, restore_state
-from learner_node.replay_session import SampledBatch
+from learner_node.replay.replay_session import SampledBatch
 from learner_node.stacked.update import StackedUpdate
 from learner_node.trainer import Trainer
 from learner_node.update.batches import LossBatch
 from learner_node.update.layout import network_layout
-
-from .teams import TEAMS, as_fields, random_records
+from learner_node.update.normalisation import FIRST_UPDATES, LARGEST, RESOLUTION, UPDATES_PERIOD, Normaliser
+from tests.learner_node.teams import TEAMS, as_fields, random_records
 
 CPU = Device(torch.device("cpu"))
 ON = {"normalise_observations": True, "normalise_rewards": True}
@@ -82,8 +81,7 @@ def sampled(records: Records, *, complete: bool = True) -> SampledBatch:
 
 
 def engine_of(run: Run, like: Tensor = DOUBLE) -> StackedUpdate:
-    spec = run.spec
-    return StackedUpdate(run.joint, spec.network, spec.algorithm, spec.seed, like, n_step=spec.replay.n_step)
+    return StackedUpdate(run, like)
 
 
 def normaliser_after(run: Run, rows: list[Records], *, complete: bool = False) -> Normaliser:

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-_ENTRY = Path(__file__).parents[2] / "shoal" / "entry.py"
+_ENTRY = Path(__file__).parents[3] / "shoal" / "entry.py"
 
 
 def module_command(module: str, *arguments: str, safe_path: bool = False) -> list[str]:

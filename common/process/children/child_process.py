@@ -24,8 +24,8 @@ import time
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 
+from common.process.children.python_command import module_command, python_path
 from common.process.posix import require_posix
-from common.process.python_command import module_command, python_path
 
 PARENT_CHECK_PERIOD_S = 0.5
 

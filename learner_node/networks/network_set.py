@@ -98,9 +98,9 @@ class NetworkSet:
         """Writes the gradient of a loss, clipped; returns the squared norms before clipping, by network."""
         # A module of the user's may leave a parameter unused, whose gradient is 0.
         found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
-        for gradient, new in zip(self._gradients, found, strict=True):
-            gradient.copy_(new)
         with torch.no_grad():
+            for gradient, new in zip(self._gradients, found, strict=True):
+                gradient.copy_(new)
             return self._gradient_clip.clip()
 
     @cached_property

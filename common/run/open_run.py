@@ -47,9 +47,9 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     algorithm: Annotated[
         str,
         Meta(
-            description="Algorithm of all agents: maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac or facmac; one"
-            " a side, as in adversary=maddpg,agent=iddpg; or a class of your own, as in my_module:MyMaddpg. Default:"
-            " that of the preset."
+            description="Algorithm of all agents: maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac, facmac or"
+            " m3ddpg; one a side, as in adversary=maddpg,agent=iddpg; or a class of your own, as in"
+            " my_module:MyMaddpg. Default: that of the preset."
         ),
     ] = ""
     seed: Annotated[

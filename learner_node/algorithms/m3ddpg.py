@@ -131,11 +131,11 @@ class WorstCase:
     def _lengths(self, layout: NetworkLayout, algorithm: AlgorithmSpec, critic: int) -> list[float]:
         """Returns the length of the step of each player in a critic `[N]`."""
         player = layout.critics[critic].player
-        own = self._groups.players_of[critic]
+        users = self._groups.players_of[critic]
         side = self._players.agents[player].team
         return [
             0.0
-            if i in own or not layout.minimax[player]
+            if i in users or not layout.minimax[player]
             else algorithm.teammate_perturbation
             if other.team == side
             else algorithm.perturbation

@@ -250,11 +250,11 @@ def _refuse_minimax(
                 f" for {player.team}."
             )
         in_team = player.team in team_sides
-        own = [other for other in players.agents if other is player or (in_team and other.team == player.team)]
-        if len(own) == len(players.agents):
+        users = [other for other in players.agents if other is player or (in_team and other.team == player.team)]
+        if len(users) == len(players.agents):
             raise ConfigError(
                 f"algorithm.name: the critics of {player.team} read no action of another player, so m3ddpg has no worst"
-                f" case to learn from. Choose maddpg{', or set algorithm.team_critic=false' if len(own) > 1 else ''}."
+                f" case to learn from. Choose maddpg{', or set algorithm.team_critic=false' if len(users) > 1 else ''}."
             )
 
 

@@ -360,6 +360,9 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Name of the world: one of `shoal scenarios`, or FAMILY:NAME, as in pettingzoo:sisl/pursuit-v5."""
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
     """Seed of networks, sampling and worlds."""
+    start_from: Annotated[str, Meta(max_length=4_000)] = ""
+    """Directory of a run whose newest policies and critics are the first ones of this run, at the learner; empty draws
+    them from the seed. Its world may have another number of agents of a role."""
     world: dict[str, Any] = {}
     """Options of the scenario, which the world checks: numbers, texts, true, false, none, lists and tables.
 

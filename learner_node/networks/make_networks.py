@@ -16,14 +16,13 @@ from learner_node.networks.agent_sets import AgentSets
 from learner_node.networks.critic_input import critic_input
 from learner_node.networks.grouped import GroupedNetworks
 from learner_node.networks.grouped_gru import GroupedGru, gru_shapes
-from learner_node.networks.grouped_mlp import GroupedLayer, GroupedMlp
+from learner_node.networks.grouped_mlp import GroupedLayer, GroupedMlp, initial_parameters
 from learner_node.networks.groups import Group
 from learner_node.networks.mixing_critics import MixingCritics
 from learner_node.networks.mixing_input import mixing_input
 from learner_node.networks.network_set import NetworkSet
 from learner_node.networks.set_critics import SetCritics
 from learner_node.networks.user_critics import UserCritics, flat_parameters, make_critic
-from learner_node.update.draws import initial_weights
 from learner_node.update.layout import NetworkLayout
 from learner_node.update.optimiser import ClipRule, WeightDecay
 
@@ -66,7 +65,8 @@ def make_critics(
         shapes = [
             list(pairwise((len(critic.input_columns), *network.critic_hidden, outputs))) for critic in layout.critics
         ]
-        make = partial(_layered, network, shapes, layer_norm=network.critic_layer_norm, seed=(seed, 1), like=like)
+        norms = {"layer_norm": network.critic_layer_norm, "weight_norm": network.critic_weight_norm}
+        make = partial(_layered, network, shapes, **norms, seed=(seed, 1), like=like)
     elif network.critic in SET_CRITICS:
         sets = AgentSets(players, layout, network)
         make = partial(_set_critics, sets, network, layout.critic_outputs, seed=(seed, 1), like=like)
@@ -88,6 +88,7 @@ def _layered(
     group: Group,
     *,
     layer_norm: bool,
+    weight_norm: bool = False,
     seed: tuple[int, int],
     like: Tensor,
 ) -> tuple[GroupedNetworks, list[Tensor]]:
@@ -103,12 +104,9 @@ def _layered(
         like,
         activation=network.activation,
         layer_norm=layer_norm,
+        weight_norm=weight_norm,
     )
-    normalised = [layer.norm_gain is not None for layer in module.layers if isinstance(layer, GroupedLayer)]
-    drawn = [
-        initial_weights(maps[user], (*seed, user), sets, normalised=normalised, initialisation=network.initialisation)
-        for user in first_users
-    ]
+    drawn = [initial_parameters(module, (*seed, user), network.initialisation) for user in first_users]
     return module, [torch.from_numpy(numbers).to(like) for numbers in drawn]
 
 

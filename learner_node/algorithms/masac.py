@@ -82,7 +82,7 @@ class Masac(Maddpg):
         self._policy_of = torch.tensor(self.layout.policy_networks, device=like.device)
         players = self.players.agents
         first_users = [self.layout.policy_networks.index(i) for i in range(1 + max(self.layout.policy_networks))]
-        rates = [algorithm.side_learning_rates.get(players[i].team, 1.0) for i in first_users]
+        rates = [algorithm.side_learning_rate(players[i].team) for i in first_users]
         self.temperatures = Temperatures(rates, algorithm.initial_temperature, like)
         """One alpha for each policy: players that share a policy share its temperature."""
         self._first_columns = torch.tensor([player.action_start for player in players], device=like.device)

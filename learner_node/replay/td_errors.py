@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from learner_node.devices import HostCopy
 from learner_node.replay.replay_session import SampledBatch
 
 MAX_IN_FLIGHT = 64
@@ -17,12 +17,7 @@ MAX_IN_FLIGHT = 64
 
 class _Copy(NamedTuple):
     batch: SampledBatch
-    td_errors: Tensor
-    has_arrived: Callable[[], bool]
-
-
-def _always() -> bool:
-    return True
+    td_errors: HostCopy
 
 
 class TdErrors:
@@ -33,17 +28,10 @@ class TdErrors:
 
     def start(self, batch: SampledBatch, td_errors: Tensor) -> None:
         """Starts to copy the errors `[B]` from their device. The caller may overwrite them once this returns."""
-        if not td_errors.is_cuda:
-            self._in_flight.append(_Copy(batch, td_errors.detach().to(torch.float32, copy=True), _always))
-            return
-        host = torch.empty(td_errors.shape, dtype=torch.float32, pin_memory=True)
-        host.copy_(td_errors.detach(), non_blocking=True)
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        self._in_flight.append(_Copy(batch, host, event.query))
+        self._in_flight.append(_Copy(batch, HostCopy(td_errors)))
 
     def arrived(self) -> Iterator[tuple[SampledBatch, Tensor]]:
         """Yields the batches whose errors are on the CPU, with their errors."""
-        while self._in_flight and self._in_flight[0].has_arrived():
-            batch, td_errors, _ = self._in_flight.popleft()
-            yield batch, td_errors
+        while self._in_flight and self._in_flight[0].td_errors.has_arrived():
+            batch, td_errors = self._in_flight.popleft()
+            yield batch, td_errors.tensor

@@ -72,9 +72,9 @@ class StackedUpdate(EngineBase):
         super().__init__(run, like)
         agents, network, algorithm, seed = self.agents, self.network, self.algorithm, run.spec.seed
         self.heads = Heads(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
-        rates = [algorithm.side_learning_rates.get(player.team, 1.0) for player in self.players.agents]
+        rates = [algorithm.side_learning_rate(player.team) for player in self.players.agents]
         arguments = (self.players, network, self.layout, rates)
-        clip = ClipRule(algorithm.gradient_clip, by_tensor=algorithm.gradient_clip_by == "tensor")
+        clip = ClipRule.of(algorithm)
         decay_of_policies, decay_of_critics = (
             WeightDecay(rate, algorithm.decoupled_weight_decay)
             for rate in (algorithm.policy_weight_decay, algorithm.critic_weight_decay)
@@ -112,16 +112,7 @@ class StackedUpdate(EngineBase):
             policy = PolicyStats(logits, q, self.policies.step())
             self.critics.soft_update(self.algorithm.target_rate)
             self.policies.soft_update(self.algorithm.target_rate)
-        return UpdateStats(
-            self.layout,
-            self.algorithm,
-            td_error,
-            row_weights,
-            squared_norms,
-            policy,
-            self.mixer.player_of,
-            batch.reward_factor,
-        )
+        return self.update_stats(batch, td_error, row_weights, squared_norms, policy)
 
     @torch.inference_mode()
     def logits(self, obs: Tensor) -> Tensor:

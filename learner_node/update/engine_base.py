@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from common.run.run import Run
-from learner_node.update.batches import LossBatch
+from learner_node.update.batches import LossBatch, RowWeights
 from learner_node.update.layout import NetworkLayout, network_layout
 from learner_node.update.network_state import NetworkState
 from learner_node.update.normalisation import Normaliser
 from learner_node.update.optimiser import Adam
 from learner_node.update.signals import SignalMixer
-from learner_node.update.update_stats import UpdateStats
+from learner_node.update.update_stats import PolicyStats, UpdateStats
 
 
 class LearntNetworks(NetworkState, Protocol):
@@ -88,6 +88,30 @@ class EngineBase(ABC):
         if observe and self.normaliser.is_active:
             self.normaliser.observe(batch, self.mixer.signals(batch))
         return self.normaliser.normalise(batch)
+
+    def update_stats(
+        self,
+        batch: LossBatch,
+        td_error: Tensor,
+        row_weights: RowWeights,
+        squared_norms: Tensor,
+        policy: PolicyStats | None,
+    ) -> UpdateStats:
+        """Returns the statistics of an update on a batch.
+
+        td_error: of all critics before the update `[C, B]`. squared_norms: of the critics' gradients before clipping,
+        network by network. policy: None if the update trained the critics alone.
+        """
+        return UpdateStats(
+            self.layout,
+            self.algorithm,
+            td_error,
+            row_weights,
+            squared_norms,
+            policy,
+            self.mixer.player_of,
+            batch.reward_factor,
+        )
 
     def network_states(self) -> dict[str, NetworkState]:
         """Returns all learnt state by the name that checkpoints give it."""

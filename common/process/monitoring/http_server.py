@@ -91,7 +91,7 @@ class HttpServer:
             daemon_threads = True
 
             def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
-                # A client that goes away while it is answered is no fault: nothing of it may reach the terminal.
+                # A client may go away before it has its answer: that is not worth a traceback on the terminal.
                 _log.debug("connection failed client=%s", client_address, exc_info=True)
 
         try:

@@ -17,8 +17,7 @@ from common.wire.messages import LearnerReport, Open, PutWeights, SampleRequest
 from learner_node.replay import replay_session as source
 from learner_node.replay.replay_client import ShardedReplayClient
 from learner_node.replay.replay_session import SampledBatch
-
-from .fake_replay import FakeReplay, small_run, until
+from tests.learner_node.fake_replay import FakeReplay, small_run, until
 
 WAIT_S = 20.0
 Connect = Callable[..., ShardedReplayClient]

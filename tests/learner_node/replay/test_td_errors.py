@@ -10,8 +10,8 @@ import torch
 from common.errors import PeerError
 from learner_node.replay import replay_session as source
 from learner_node.replay.replay_client import ShardedReplayClient
+from tests.learner_node.fake_replay import FakeReplay, small_run, until
 
-from .fake_replay import FakeReplay, small_run, until
 from .test_replay_client import call_until, drain, take
 
 Connect = Callable[..., ShardedReplayClient]

@@ -27,8 +27,7 @@ from learner_node.trainer import Trainer
 from learner_node.update.batches import LossBatch
 from learner_node.update.layout import network_layout
 from learner_node.update.normalisation import FIRST_UPDATES, LARGEST, RESOLUTION, UPDATES_PERIOD, Normaliser
-
-from .teams import TEAMS, as_fields, random_records
+from tests.learner_node.teams import TEAMS, as_fields, random_records
 
 CPU = Device(torch.device("cpu"))
 ON = {"normalise_observations": True, "normalise_rewards": True}

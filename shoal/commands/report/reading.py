@@ -203,7 +203,7 @@ def _longer(record: RunRecord, factor: float) -> str:
 
 def _rounded_up(steps: float) -> int:
     """Returns at least this number, with two digits that are not 0, as a person would choose it."""
-    unit = 10 ** max(math.floor(math.log10(steps)) - 1, 0)
+    unit = int(10 ** max(math.floor(math.log10(steps)) - 1, 0))
     return math.ceil(round(steps / unit, 9)) * unit
 
 

@@ -153,7 +153,7 @@ class GroupedLayers(GroupedNetworks):
         weight_norm: whether lengths and directions of their weights are separate parameters.
         """
         super().__init__()
-        self.shapes = tuple(shapes)
+        self.layer_shapes = tuple(shapes)
         """Inputs and outputs of each layer."""
         hidden = len(shapes) - self.linear_layers
         self.layers = nn.ModuleList(

@@ -162,6 +162,7 @@ ROWS = {
             *NORMALISED,
         ),
     ),
+    "weight norm": Row("simple_tag", ("network.critic_weight_norm=true", "algorithm.name=matd3")),
     "layer norm": Row(
         "simple_tag",
         (

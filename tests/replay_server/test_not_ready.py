@@ -16,7 +16,8 @@ from replay_server.config import ReplayConfig
 from replay_server.not_ready import NotReadyServer
 from replay_server.replay import Replay
 from shoal.commands.keys import make_keys
-from tests.replay_server.conftest import Valkey, until
+from tests.conftest import wait_until
+from tests.replay_server.conftest import Valkey
 from tests.replay_server.peers import Server
 from tests.replay_server.runs import make_run
 
@@ -39,7 +40,7 @@ def answer_to(client: Client, message: Hello | Open | StatusRequest | Bye) -> To
             found.append(received[0])
         return bool(received)
 
-    until(answered, f"an answer to {message}", 20)
+    wait_until(answered, f"an answer to {message}")
     while client.receive(0.2):
         pass
     return found[0]
@@ -70,7 +71,7 @@ def test_everybody_is_told_that_redis_is_awaited_and_served_once_it_is_there(
         def opened() -> bool:
             return isinstance(answer_to(client, Open("learner", run, 0, 0)), Opened)
 
-        until(opened, f"the server serves; {server.log.read_text()}", 30)
+        wait_until(opened, f"the server serves; {server.log.read_text()}")
         assert server.status().run == run
     finally:
         client.close()

@@ -23,6 +23,7 @@ from common.run.open_run import RunOptions
 from deploy.local.config import TrainConfig
 from shoal.cli import shoal as shoal_command
 from shoal.training import ResumeOptions, _settings_by_section
+from tests.conftest import PATIENCE_S
 from tests.shoal.test_import import ROOT, run
 
 __all__ = ["run"]
@@ -217,7 +218,6 @@ def test_a_script_without_a_guarded_main_part_trains_in_a_thread_that_ends(tmp_p
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=110,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
@@ -253,10 +253,10 @@ def test_a_signal_ends_a_run_in_seconds_and_is_the_callers(
         text=True,
     )
     with process:
-        eventually((tmp_path / "run" / "policy.safetensors").exists, "the first checkpoint", within_s=80)
+        eventually((tmp_path / "run" / "policy.safetensors").exists, "the first checkpoint")
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert out == said, err
     assert "stopped; resume with: shoal train --resume" in err
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

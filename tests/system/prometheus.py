@@ -19,9 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.conftest import wait_until
 from tests.deploy.exported_metrics import PROMETHEUS
-
-from .conftest import until
 
 PROGRAMS = ("prometheus", "promtool")
 INSTALL = "needs prometheus and promtool (Debian: apt-get install --no-install-recommends prometheus)"
@@ -88,7 +87,7 @@ class Prometheus:
                 stdout=log,
                 stderr=log,
             )
-        until(self._is_ready, 30, f"Prometheus answers; its log: {self.log}")
+        wait_until(self._is_ready, f"Prometheus answers; its log: {self.log}")
 
     def close(self) -> None:
         self._process.kill()

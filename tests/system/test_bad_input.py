@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import Commands
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.system
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from common.run.directory import RunDirectory
+from tests.conftest import PATIENCE_S, wait_until
 
-from .conftest import Commands, family, kill, log_of, metrics_of, until
+from .conftest import Commands, family, kill, log_of, metrics_of
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.system
 
 STEPS, APART = 48_000, 8_000
 """The test ends a run by what it has done, which it sees from its milestones: however fast it is, most is left."""
@@ -29,7 +30,7 @@ def start(commands: Commands, run: Path, *more: object) -> subprocess.Popen[byte
 
 
 def result(train: subprocess.Popen[bytes]) -> dict[str, Any]:
-    assert train.wait(240) == 0, log_of(train)
+    assert train.wait(PATIENCE_S) == 0, log_of(train)
     line = next(line for line in log_of(train).splitlines() if line.startswith("{"))
     found: dict[str, Any] = json.loads(line[: line.rindex("}") + 1])
     # Their dates differ, and so do which of them fit into their share of the time, and the name of the directory.
@@ -37,7 +38,7 @@ def result(train: subprocess.Popen[bytes]) -> dict[str, Any]:
 
 
 def until_done(run: Path, steps: int) -> None:
-    until((run / "milestones" / f"{steps:010}" / "run.toml").exists, 60, f"{steps:,} environment steps")
+    wait_until((run / "milestones" / f"{steps:010}" / "run.toml").exists, f"{steps:,} environment steps")
 
 
 def test_one_process_gives_the_same_bits_however_often_it_is_ended(commands: Commands, tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_one_process_gives_the_same_bits_however_often_it_is_ended(commands: Com
     until_done(parts, APART)
     began = time.monotonic()
     train.send_signal(signal.SIGINT)
-    assert train.wait(20) == 130, log_of(train)
+    assert train.wait(PATIENCE_S) == 130, log_of(train)
     assert time.monotonic() - began < 10
     assert "--resume --lockstep --actors 2 --copies 32" in log_of(train)
 

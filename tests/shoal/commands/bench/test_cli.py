@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from common.errors import ConfigError, ShoalError
 from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig
 from shoal.commands.bench.cli import bench, measure
+from tests.conftest import PATIENCE_S
 
 
 def test_the_help_names_every_benchmark_and_the_usage_fits_a_line() -> None:
@@ -79,7 +80,7 @@ def _interrupt_a_benchmark(directory: Path, environment: dict[str, str]) -> None
         assert len(actors) >= 2
         process.send_signal(signal.SIGINT)
         process.stdout.read()
-        assert process.wait(60) == 130
+        assert process.wait(PATIENCE_S) == 130
     _, alive = psutil.wait_procs(actors, 10)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
     assert list(directory.glob("shoal-bench-*")) == []

@@ -255,7 +255,7 @@ def test_a_sweep_near_its_time_limit_is_queued_again_and_goes_on(cluster: Cluste
 
 @pytest.mark.system
 def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Cluster) -> None:
-    job = cluster.submit(*SCENARIO, "--time", "10s", SHOAL_METRICS="true")
+    job = cluster.submit(*SCENARIO, "--time", "10m", SHOAL_METRICS="true")
     wait_until(lambda: cluster.updates() > 50, lambda: f"it learns; {cluster.log()}")
     targets = json.loads((cluster.directory / "targets" / "run.json").read_text())
     assert [one["labels"] for one in targets] == [
@@ -275,7 +275,8 @@ def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Clust
     assert not cluster.run.finished_file.exists()
     (stopped_at,) = re.findall(r"stopped after (\d+) updates, (\d+) environment steps", cluster.role_log("learner"))
 
-    again = cluster.submit(*SCENARIO, "--time", "10s", SLURM_RESTART_COUNT="1")
+    more = str(int(stopped_at[1]) + 2_000)
+    again = cluster.submit(*SCENARIO, "--time", "10m", "--steps", more, SLURM_RESTART_COUNT="1")
     ends(cluster, again, 0)
 
     assert cluster.run.finished_file.exists()
@@ -345,9 +346,9 @@ def test_a_role_that_ends_ends_the_job_which_says_why(cluster: Cluster) -> None:
 
 @pytest.mark.system
 def test_two_jobs_do_not_share_a_directory(cluster: Cluster) -> None:
-    first = cluster.submit(*SCENARIO, "--time", "60s")
+    first = cluster.submit(*SCENARIO, "--time", "10m")
     wait_until((cluster.directory / "address").exists, "the first runs")
-    second = cluster.submit(*SCENARIO, "--time", "60s", job=4712)
+    second = cluster.submit(*SCENARIO, "--time", "10m", job=4712)
     ends(cluster, second, 2, 4712)
     assert "is in use by another job" in cluster.log(4712)
 
@@ -359,7 +360,7 @@ def test_two_jobs_do_not_share_a_directory(cluster: Cluster) -> None:
 
 @pytest.mark.system
 def test_a_preempted_job_saves_and_ends_within_what_slurm_grants(cluster: Cluster) -> None:
-    job = cluster.submit(*SCENARIO, "--time", "60s")
+    job = cluster.submit(*SCENARIO, "--time", "10m")
     wait_until(lambda: cluster.updates() > 50, lambda: f"it learns; {cluster.log()}")
 
     cluster.end_by_slurm(job)
@@ -373,7 +374,7 @@ def test_a_preempted_job_saves_and_ends_within_what_slurm_grants(cluster: Cluste
 
 @pytest.mark.system
 def test_usr1_by_hand_saves_with_batch_and_harms_nothing_without(cluster: Cluster) -> None:
-    job = cluster.submit(*SCENARIO, "--time", "60s")
+    job = cluster.submit(*SCENARIO, "--time", "10m")
     wait_until(lambda: cluster.updates() > 50, lambda: f"it learns; {cluster.log()}")
     before = cluster.updates()
 

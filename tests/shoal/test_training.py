@@ -25,6 +25,7 @@ from shoal.cli import shoal as shoal_command
 from shoal.training import ResumeOptions, _settings_by_section
 from tests.conftest import PATIENCE_S
 from tests.shoal.test_import import ROOT, run
+from tests.system.conftest import status_at
 
 __all__ = ["run"]
 
@@ -236,6 +237,12 @@ print(shoal.Run(sys.argv[1]).finished, flush=True)
 """
 
 
+def learns(run: Path) -> bool:
+    """Whether the learner of a run has reported an update."""
+    status = status_at(f"ipc://{run.resolve()}/sockets/replay")
+    return status is not None and status.learner is not None and status.learner.updates > 0
+
+
 @pytest.mark.system
 @pytest.mark.parametrize(
     ("number", "said"), [(signal.SIGINT, "interrupted True\nFalse\n"), (signal.SIGTERM, "mine\nFalse\n")]
@@ -253,7 +260,7 @@ def test_a_signal_ends_a_run_in_seconds_and_is_the_callers(
         text=True,
     )
     with process:
-        eventually((tmp_path / "run" / "policy.safetensors").exists, "the first checkpoint")
+        eventually(lambda: learns(tmp_path / "run"), "updates")
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE_S)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def test_a_run_is_evaluated_while_it_trains_and_survives_kill_9_of_the_evaluator
     environ = evaluator.environ()
     assert environ["OPENBLAS_NUM_THREADS"] == "1"
     assert not any("torch" in each.path for each in evaluator.memory_maps())
-    os.kill(evaluator.pid, signal.SIGKILL)
+    evaluator.kill()
     assert train.wait(PATIENCE_S) == 0, log_of(train)
     assert family(train) == []
 

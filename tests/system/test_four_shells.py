@@ -58,7 +58,8 @@ def test_in_any_order(commands: Commands, tmp_path: Path, order: tuple[str, ...]
 
 
 def test_waiting_for_actors_is_no_training(commands: Commands, tmp_path: Path) -> None:
-    arguments = commands_by_hand(tmp_path, redis=False, budget=("--time", "4s"))
+    small = ("--set", "network.policy_hidden=[8]", "--set", "network.critic_hidden=[8]", "--set", "replay.batch=64")
+    arguments = commands_by_hand(tmp_path, redis=False, budget=("--time", "4s", *small))
     commands.start("replay", *arguments["replay"])
     learner = commands.start("learner", *arguments["learner"])
     endpoint = f"ipc://{tmp_path / 'replay'}"

@@ -18,7 +18,7 @@ from .conftest import Commands, family, kill, log_of, metrics_of
 
 pytestmark = pytest.mark.system
 
-STEPS, APART = 48_000, 8_000
+STEPS, APART = 30_000, 6_000
 """The test ends a run by what it has done, which it sees from its milestones: however fast it is, most is left."""
 
 MILESTONES = f"budget.milestone_steps={APART}"

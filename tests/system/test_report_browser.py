@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ from tests.conftest import PATIENCE_S, wait_until
 from tests.shoal.commands.report_runs import evaluate_run, line, make_run, write_lines
 
 from .browser import Browser, find_browser
-from .conftest import Commands, log_of
+from .conftest import Commands, log_of, metrics_of
 from .test_train import SMALL
 
 pytestmark = pytest.mark.system
@@ -359,8 +360,8 @@ def test_on_paper_it_is_black_on_white_and_without_controls(browser: Browser, re
 
 def test_a_run_is_seen_live_and_ends_with_report_and_film(browser: Browser, commands: Commands, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    options = ("--time", "12s", "--episodes", 20, "--run", run, "--dashboard", *SMALL)
-    train = commands.start("shoal", "train", "simple_spread", *options)
+    options = ("--episodes", 20, "--run", run, "--dashboard", *SMALL)
+    train = commands.start("shoal", "train", "simple_spread", "--time", "10m", *options)
     words = wait_until(lambda: [w for w in log_of(train).split() if w.startswith("http://127.0.0.1:")], "an address")
 
     def charts() -> int:
@@ -371,7 +372,12 @@ def test_a_run_is_seen_live_and_ends_with_report_and_film(browser: Browser, comm
     assert browser.evaluate("document.querySelector('.now').innerText").count("\n") > 8
     assert browser.evaluate("document.documentElement.scrollWidth") <= 390
 
+    # However long that took, the run trains on: it is stopped, and continued for a little.
+    train.send_signal(signal.SIGTERM)
     assert train.wait(PATIENCE_S) == 0, log_of(train)
+    steps = int(str(metrics_of(run)[-1]["env_steps"])) + 1_000
+    code, _, err = commands.run("shoal", "train", "--resume", "--steps", steps, *options)
+    assert code == 0, err
     look(browser, (run / "report.html").as_uri(), "trained", DESK, dark=False)
     text = browser.evaluate("document.querySelector('main').innerText")
     assert "95 % interval" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -71,7 +72,7 @@ def test_one_command_trains_and_evaluates(commands: Commands, tmp_path: Path) ->
         "train",
         "simple_spread",
         "--time",
-        "15s",
+        "8s",
         "--run",
         run,
         "--episodes",
@@ -107,7 +108,7 @@ def test_one_command_trains_and_evaluates(commands: Commands, tmp_path: Path) ->
 
     # Its transitions are gone with the embedded Redis; its counters and networks are not.
     code, out, err = commands.run(
-        "shoal", "train", "--resume", "--run", run, "--time", "22s", "--episodes", 20, "--json"
+        "shoal", "train", "--resume", "--run", run, "--time", "12s", "--episodes", 20, "--json"
     )
     assert code == 0, err
     assert json.loads(out)["updates"] > result["updates"] + 100
@@ -204,16 +205,21 @@ def test_nothing_is_left_when_the_launcher_is_killed(commands: Commands, tmp_pat
     wait_until(lambda: not any(alive(pid) for pid in members), "the end of all its processes")
 
 
+def has_torch(process: psutil.Process) -> bool:
+    """Whether torch is in the memory of a process; False if the process has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any("torch" in mapped.path for mapped in process.memory_maps())
+    return False
+
+
 def test_no_actor_or_replay_process_has_torch(commands: Commands, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train = start_train(commands, run, 300)
     learning(run)
-    with_torch = {
-        member.pid
-        for member in family(train)
-        if any("torch" in mapped.path for mapped in psutil.Process(member.pid).memory_maps())
-    }
-    assert with_torch == {one(train, "learner_node").pid}
+    with_torch = [" ".join(member.cmdline()) for member in family(train) if has_torch(member)]
+    # A process that the learner is starting is the learner itself until it executes its own program.
+    assert with_torch
+    assert all("learner_node" in command for command in with_torch)
 
 
 def test_metrics_of_every_process(commands: Commands, tmp_path: Path) -> None:

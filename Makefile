@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
+# Tests start thousands of processes, and each would compile Shoal's modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help venv train test test-system test-all gpu-check check bench docs reference clean
 
 help:  ## this list

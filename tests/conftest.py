@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -34,6 +37,19 @@ def wait_until(predicate: Callable[[], _T], what: str | Callable[[], str] = "", 
         time.sleep(min(max(now - looked_at, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S))
         looked_at = time.monotonic()
     return value
+
+
+def free_port(count: int = 1) -> int:
+    """Returns a free port of 127.0.0.1, followed by `count` - 1 more that are free.
+
+    It is below the ephemeral ports of Linux: no outgoing connection takes it before the test's process binds it.
+    """
+    while True:
+        port = random.SystemRandom().randrange(30_000, 32_768 - count)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for number in range(port, port + count):
+                stack.enter_context(socket.create_server(("127.0.0.1", number)))
+            return port
 
 
 @pytest.fixture(name="eventually")

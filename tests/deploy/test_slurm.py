@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sysconfig
 import urllib.request
@@ -23,7 +22,7 @@ from common.wire.keys import load_keys
 from deploy.local.launcher import replay_url
 from replay_server.server import DRAIN_TIMEOUT_S
 from shoal.commands.keys import make_keys
-from tests.conftest import PATIENCE_S, wait_until
+from tests.conftest import PATIENCE_S, free_port, wait_until
 from tests.system.conftest import alive, status_at
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +45,7 @@ class Cluster:
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "shared"
         self.run = RunDirectory(self.directory / "run")
-        self.port = _free_ports()
+        self.port = free_port(2)
         self._requeued = directory / "requeued"
         self._logs = directory / "jobs"
         self._logs.mkdir()
@@ -144,19 +143,6 @@ def _session(leader: int) -> list[psutil.Process]:
         except ProcessLookupError:
             continue
     return members
-
-
-def _free_ports() -> int:
-    """Returns a port that is free, and the next one too."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
 
 
 @pytest.fixture

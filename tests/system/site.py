@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -18,7 +17,7 @@ from shoal.commands.audit.delivery_check import AuditResult, check_deliveries
 from shoal.commands.audit.ledger import read_ledger
 from tests.actor_node.conftest import made_processes
 from tests.actor_node.processes import MinimalLearner, Node, Processes, Started
-from tests.conftest import wait_until
+from tests.conftest import free_port, wait_until
 from tests.replay_server.conftest import Valkey
 
 ROWS = 64
@@ -94,12 +93,6 @@ def made_site(
         if tcp:
             processes.replay_url = f"tcp://127.0.0.1:{free_port()}"
         yield Site(processes, valkey, level, **replay)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def told(record: Callable[[str, object], None], **figures: object) -> None:

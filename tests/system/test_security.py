@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from common.wire.keys import load_keys
 from common.wire.messages import Open, PutWeights, Refused, Status, StatusRequest
 from shoal.commands.keys import make_keys, revoke_client
 from tests.common import zmtp
-from tests.conftest import PATIENCE_S, wait_until
+from tests.conftest import PATIENCE_S, free_port, wait_until
 from tests.replay_server.conftest import Valkey
 from tests.replay_server.peers import Actor, Learner
 from tests.replay_server.runs import make_run
@@ -54,11 +53,6 @@ def start_replay(commands: Commands, keys: Path, *options: object) -> str:
     replay = commands.start("replay", *listens, *(options or ("--redis", "none")))
     (port,) = wait_until(lambda: re.findall(r"serving endpoint=tcp://0.0.0.0:(\d+)", log_of(replay)), "the server")
     return f"tcp://127.0.0.1:{port}"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def secrets_in(keys: Path) -> list[str]:

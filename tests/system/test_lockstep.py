@@ -18,11 +18,12 @@ from .conftest import Commands, family, kill, log_of, metrics_of
 
 pytestmark = pytest.mark.system
 
-STEPS, APART = 30_000, 6_000
+STEPS, APART = 20_000, 4_000
 """The test ends a run by what it has done, which it sees from its milestones: however fast it is, most is left."""
 
 MILESTONES = f"budget.milestone_steps={APART}"
 SETTINGS = ("--lockstep", "--steps", STEPS, "--seed", 7, "--episodes", 20, "--json", "--set", MILESTONES)
+SETTINGS += ("--set", "replay.min_size=2000", "--set", "exploration.random_steps=1000")
 
 
 def start(commands: Commands, run: Path, *more: object) -> subprocess.Popen[bytes]:
@@ -30,7 +31,7 @@ def start(commands: Commands, run: Path, *more: object) -> subprocess.Popen[byte
 
 
 def result(train: subprocess.Popen[bytes]) -> dict[str, Any]:
-    assert train.wait(PATIENCE_S) == 0, log_of(train)
+    assert train.wait(2 * PATIENCE_S) == 0, log_of(train)
     line = next(line for line in log_of(train).splitlines() if line.startswith("{"))
     found: dict[str, Any] = json.loads(line[: line.rindex("}") + 1])
     # Their dates differ, and so do which of them fit into their share of the time, and the name of the directory.

@@ -26,9 +26,9 @@ import msgspec
 from msgspec import Meta
 
 from common.errors import ConfigError, LastingError, ShoalError
+from common.process.children.failure_note import FailureNote
 from common.process.durations import Duration
 from common.process.exit import BAD_USAGE, FAILED, INTERRUPTED, exit_process
-from common.process.failure_note import FailureNote
 from common.run.validation_errors import explain, shorten, suggest
 
 Config = TypeVar("Config", bound=msgspec.Struct)
@@ -109,11 +109,13 @@ def _move_stdout(stdout: TextIO) -> int | None:
         saved = _duplicate(_STDOUT)
     except (OSError, ValueError):
         return None
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(_STDERR, _STDOUT)
-    except OSError:  # the standard error is closed
-        null = os.open(os.devnull, os.O_WRONLY)
+        # Python makes no stream of a standard error that is closed at its start. A library may own that number since.
+        os.dup2(null if sys.__stderr__ is None else _STDERR, _STDOUT)
+    except OSError:  # the standard error was closed later
         os.dup2(null, _STDOUT)
+    finally:
         os.close(null)
     return saved
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common.process.python_command import module_command
+from common.process.children.python_command import module_command
 from tests.conftest import PATIENCE_S
 from tests.shoal.test_import import ROOT
 

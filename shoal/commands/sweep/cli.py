@@ -15,7 +15,7 @@ from common.errors import ConfigError, ShoalError
 from common.process import command
 from common.process.stop import Stop
 from shoal.commands.sweep import table
-from shoal.commands.sweep.claims import Claims, owner_of
+from shoal.commands.sweep.claims import Claims
 from shoal.commands.sweep.plan import PlannedRun, part_of, plan
 from shoal.commands.sweep.runner import Job, make_directory, parallel_runs, run_all
 from shoal.commands.sweep.search import Search
@@ -125,7 +125,7 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
         logs = ", ".join(map(str, work.failed))
         raise ShoalError(f"{len(work.failed)} of {work.planned} runs failed. Logs: {logs}.")
     if len(done.outcomes) < len(runs):
-        _screen.print(_missing(len(done.outcomes), len(runs), work.elsewhere), soft_wrap=True)
+        _screen.print(_missing(len(done.outcomes), len(runs), work), soft_wrap=True)
     return 0
 
 
@@ -169,10 +169,10 @@ def _search(config: SweepConfig, work: _Work) -> list[PlannedRun]:
         work.claims.end(directory / "search", stopped=True)
 
 
-def _missing(done: int, planned: int, elsewhere: Sequence[Path]) -> str:
+def _missing(done: int, planned: int, work: _Work) -> str:
     """Returns the line that says how many results are missing, and who is making them."""
     text = f"{done} of {planned} runs have results."
-    if elsewhere:
-        owners = ", ".join(dict.fromkeys(map(owner_of, elsewhere)))
-        text += f" {len(elsewhere)} are in progress: {owners}."
+    if work.elsewhere:
+        owners = ", ".join(dict.fromkeys(map(work.claims.owner_of, work.elsewhere)))
+        text += f" {len(work.elsewhere)} are in progress: {owners}."
     return f"{text} The same command executes the missing runs; with --table it only prints the results so far."

@@ -72,7 +72,7 @@ def test_one_command_trains_and_evaluates(commands: Commands, tmp_path: Path) ->
         "train",
         "simple_spread",
         "--steps",
-        100_000,
+        60_000,
         "--run",
         run,
         "--episodes",
@@ -108,7 +108,7 @@ def test_one_command_trains_and_evaluates(commands: Commands, tmp_path: Path) ->
 
     # Its transitions are gone with the embedded Redis; its counters and networks are not.
     code, out, err = commands.run(
-        "shoal", "train", "--resume", "--run", run, "--steps", 120_000, "--episodes", 20, "--json"
+        "shoal", "train", "--resume", "--run", run, "--steps", 75_000, "--episodes", 20, "--json"
     )
     assert code == 0, err
     assert json.loads(out)["updates"] > result["updates"] + 100

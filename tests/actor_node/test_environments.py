@@ -208,5 +208,5 @@ def test_nothing_outlives_a_node_that_is_killed_while_a_step_hangs(processes, ev
     left = node.known.children(recursive=True)
     assert len(left) >= 1 + 8
     node.process.kill()
-    _, alive = psutil.wait_procs(left, timeout=20)
+    _, alive = psutil.wait_procs(left, timeout=PATIENCE_S)
     assert not alive

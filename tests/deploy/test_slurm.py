@@ -162,6 +162,17 @@ def ends(
     assert job.returncode == code, cluster.log(number)
 
 
+def stopped_after(cluster: Cluster) -> tuple[str, str]:
+    """Returns the updates and environment steps after which the learner has stopped."""
+    (found,) = re.findall(r"stopped after (\d+) updates, (\d+) environment steps", cluster.role_log("learner"))
+    return found
+
+
+def more_steps(cluster: Cluster) -> str:
+    """Returns a budget of steps that ends a stopped run soon after it is resumed."""
+    return str(int(stopped_after(cluster)[1]) + 2_000)
+
+
 def scraped(address: str) -> str:
     """Returns what Prometheus would read."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
@@ -259,10 +270,9 @@ def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Clust
     assert (cluster.directory / "redis").exists(), "the job's next life needs the transitions"
     assert "forcing job termination" not in cluster.role_log("actors"), "they had time to have all acknowledged"
     assert not cluster.run.finished_file.exists()
-    (stopped_at,) = re.findall(r"stopped after (\d+) updates, (\d+) environment steps", cluster.role_log("learner"))
+    stopped_at = stopped_after(cluster)
 
-    more = str(int(stopped_at[1]) + 2_000)
-    again = cluster.submit(*SCENARIO, "--time", "10m", "--steps", more, SLURM_RESTART_COUNT="1")
+    again = cluster.submit(*SCENARIO, "--time", "10m", "--steps", more_steps(cluster), SLURM_RESTART_COUNT="1")
     ends(cluster, again, 0)
 
     assert cluster.run.finished_file.exists()
@@ -305,7 +315,7 @@ def test_an_array_plays_along_and_ends_with_the_run(cluster: Cluster, tmp_path: 
     own = {**keys, "SLURM_JOB_NUM_NODES": "2"}
     array = {**keys, "SLURM_ARRAY_JOB_ID": "20", "SLURM_ARRAY_TASK_ID": "1"}
     early = cluster.submit(job=21, **array)  # before there is a run
-    job = cluster.submit(*SCENARIO, "--time", "25s", **own)  # the array's node joins within it, on a busy machine too
+    job = cluster.submit(*SCENARIO, "--time", "10m", **own)
     own_keys, what = str(tmp_path / "keys" / "actor"), "two nodes of the job's and one of the array's"
     wait_until(lambda: cluster.actors(own_keys) == 3, lambda: f"{what}; {cluster.log()}")
 
@@ -314,9 +324,12 @@ def test_an_array_plays_along_and_ends_with_the_run(cluster: Cluster, tmp_path: 
     ends(cluster, early, 0, 21)
     assert cluster.requeued == ["21"]
     late = cluster.submit(job=21, **array)
+    job.send_signal(signal.SIGUSR1)
     ends(cluster, job, 0)
+    again = cluster.submit(*SCENARIO, "--time", "10m", "--steps", more_steps(cluster), SLURM_RESTART_COUNT="1", **own)
+    ends(cluster, again, 0)
     ends(cluster, late, 0, 21)
-    assert cluster.requeued == ["21"], "with the run done there is nothing to play for"
+    assert cluster.requeued == ["21", "4711"], "with the run done there is nothing to play for"
     assert cluster.leftovers() == []
 
 

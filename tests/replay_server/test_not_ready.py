@@ -16,7 +16,7 @@ from replay_server.config import ReplayConfig
 from replay_server.not_ready import NotReadyServer
 from replay_server.replay import Replay
 from shoal.commands.keys import make_keys
-from tests.conftest import wait_until
+from tests.conftest import PATIENCE_S, wait_until
 from tests.replay_server.conftest import Valkey
 from tests.replay_server.peers import Server
 from tests.replay_server.runs import make_run
@@ -106,7 +106,7 @@ def ends_with(directory: Path, url: str) -> str:
     server = Server(directory, "--redis", url)
     server.start()
     assert server._process
-    assert server._process.wait(30) == 2, server.log.read_text()
+    assert server._process.wait(PATIENCE_S) == 2, server.log.read_text()
     return server.log.read_text().splitlines()[-1]
 
 
@@ -124,5 +124,5 @@ def test_a_cluster_is_named(make_valkey: Callable[..., Valkey], tmp_path: Path) 
     server = Server(tmp_path, "--redis", node.url)
     server.start()
     assert server._process
-    assert server._process.wait(30) == 3, server.log.read_text()
+    assert server._process.wait(PATIENCE_S) == 3, server.log.read_text()
     assert "it is one node of a Redis Cluster" in server.log.read_text()

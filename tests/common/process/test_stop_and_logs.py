@@ -277,7 +277,7 @@ from common.process.children import parent
 parent._ON_LINUX = {on_linux} and parent._ON_LINUX
 parent.die_with_parent(int(sys.argv[1]))
 print(os.getpid(), flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 PARENT = """
 import os, subprocess, sys

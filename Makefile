@@ -38,8 +38,11 @@ SIDE_BY_SIDE = --dist worksteal --numprocesses
 test: venv  ## the quick tests: five minutes on two cores (ARGS="-k ring")
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) 2 -m "not system and not learning and not soak and not gpu" $(ARGS)
 
+# The files that have such tests: to import all others would take longer than many a test.
+SYSTEM_FILES = $(shell grep --recursive --files-with-matches --include='test_*.py' pytest.mark.system tests)
+
 test-system: venv  ## real processes that are killed, cut off and starved; a quarter of an hour on two cores
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) 3 -m "system and not engine and not soak and not learning and not gpu" $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) 3 -m "system and not engine and not soak and not learning and not gpu" $(or $(ARGS),$(SYSTEM_FILES))
 
 test-all: venv  ## all tests: also real processes that are killed, runs that learn, soaks
 	$(BIN)/python -m pytest $(ARGS)

@@ -106,7 +106,7 @@ def test_values_approach_their_targets(team: str, critic: str, algorithm: dict[s
     batch = as_batch(as_fields(random_records(TEAMS[team], 8, 0, absences=True), torch.float64))
     batch = engine.normalise(batch)
     first = engine.update(batch, 0.0, 3e-2, update_policies=True).losses().critic_loss
-    for _ in range(40):
+    for _ in range(80):
         engine.update(batch, 0.0, 3e-2, update_policies=False)
     stats = engine.update(batch, 0.0, 0.0, update_policies=True)
     last = stats.losses().critic_loss

@@ -18,7 +18,7 @@ from learner_node.engine import make_engine
 from learner_node.engine_choice import engine_of
 from learner_node.update.batches import LossBatch
 from tests.learner_node.networks.test_grouped_mlp import alone
-from tests.learner_node.teams import TEAMS, UNEVEN, as_batch, as_fields, random_records, td_target
+from tests.learner_node.teams import TEAMS, UNEVEN, as_batch, as_fields, random_records, run_for, td_target
 
 AGENTS = joint_spec(
     [
@@ -42,7 +42,7 @@ def settings_of(name: str = "m3ddpg", **other: object) -> AlgorithmSpec:
 
 def engine_with(settings: AlgorithmSpec, *, share_critics: bool = False) -> Maddpg:
     network = NetworkSpec((6,), (7, 5), share_policies=False, share_critics=share_critics, activation="tanh")
-    return Maddpg(AGENTS, network, settings, 0, DOUBLE)
+    return Maddpg(run_for(AGENTS, network, settings), DOUBLE)
 
 
 def batch_of(*, absences: bool = False, team: str = "") -> LossBatch:

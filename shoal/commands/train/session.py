@@ -194,7 +194,7 @@ class TrainingSession:
         if choice.reason:
             other = PARTICLE if choice.preset == CONTROL else CONTROL
             self._print(
-                f"processes: {config.actors} actors with {self.config.copies} copies of the world each; "
+                f"processes: {config.actors} {'actors' if config.actors > 1 else 'actor'} with {self.config.copies} copies of the world each; "
                 f"--actors, --copies, --preset {other} or --set section.key=value change the choice"
             )
         for remark in horizon_remarks(spec.algorithm.discount, choice.episode_steps or None):

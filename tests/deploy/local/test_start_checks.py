@@ -106,8 +106,15 @@ def test_a_shared_reward_is_told_as_the_teams(tmp_path: Path) -> None:
 
 def test_a_start_that_takes_long_is_explained_by_the_log_of_who_is_waited_for(tmp_path: Path) -> None:
     replay, learner = tmp_path / "replay.log", tmp_path / "learner.log"
-    replay.write_text("2026-01-01T00:00:00.000Z WARNING replay replay_server.x: waiting for Redis: 10 s so far\n")
+    replay.write_text("2026-01-01T00:00:00.000Z INFO    replay a.b: the last line of an earlier start\n")
+    watch = StartWatch(tmp_path / "none", learner).explain
+    assert watch(None, 100.0) == []
+    assert watch(None, 100.0 + SLOW_START_S) == ["the replay server is starting: it loads its code"]
+
+    learner.write_text("2026-01-01T00:00:00.000Z INFO    learner a.b: finished after 157 updates\n")
     watch = StartWatch(replay, learner).explain
+    with replay.open("a") as log:
+        log.write("2026-01-01T00:00:00.000Z WARNING replay replay_server.x: waiting for Redis: 10 s so far\n")
     assert watch(None, 100.0) == []
     assert watch(None, 100.0 + SLOW_START_S) == [
         "the replay server is starting; last line of its log: waiting for Redis: 10 s so far"

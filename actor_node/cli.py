@@ -8,9 +8,9 @@ import click
 
 from actor_node.config import ActorConfig
 from common.process import command
-from common.process.failure_note import FailureNote
-from common.process.logs import start_logging
-from common.process.parent import die_with_parent
+from common.process.children.failure_note import FailureNote
+from common.process.children.parent import die_with_parent
+from common.process.monitoring.logs import start_logging
 from common.process.posix import require_posix
 from common.process.stop import Stop
 from common.wire.keys import load_keys

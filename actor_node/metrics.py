@@ -16,7 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from actor_node.monitoring.shared_metrics import ACK_BUCKETS, ACK_SECONDS, WorkerMetrics
-from common.process import metrics as process_metrics
+from common.process.monitoring import metrics as process_metrics
 
 _WAITS = ("replay", "weights", "credit")
 

@@ -61,7 +61,7 @@ _log = logging.getLogger(__name__)
 class ReplaySession:
     """One worker's session with a replay server, and the newest weights. All times are monotonic seconds.
 
-    The learner's session, which requests batches, is the class of the same name in learner_node/replay_session.py.
+    The learner's session, which requests batches, is the class of this name in learner_node/replay/replay_session.py.
 
     Example:
         session = ReplaySession("node-0", "tcp://replay:5555", "tcp://learner:5556")

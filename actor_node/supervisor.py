@@ -39,9 +39,9 @@ from actor_node.monitoring.shared_metrics import NodeMemory, WorkerMetrics, allo
 from actor_node.monitoring.worker_exits import MAX_LINE_CHARACTERS, worker_exit
 from actor_node.worker import WorkerConfig
 from actor_node.worker_process import run_worker
-from common.process.failure_note import FailureNote
-from common.process.health import Health, HttpPort
-from common.process.restart_policy import GiveUp, RestartPolicy
+from common.process.children.failure_note import FailureNote
+from common.process.children.restart_policy import GiveUp, RestartPolicy
+from common.process.monitoring.health import Health, HttpPort
 from common.process.stop import Stop
 from common.wire.keys import load_keys
 from common.wire.messages import Busy

@@ -28,8 +28,8 @@ from actor_node.replay_session import ReplaySession
 from common.errors import PeerError, ShoalError
 from common.policy.network import Policy
 from common.process.exit import DONE
-from common.process.logs import WaitLog
-from common.process.metrics import run_labels, software_version
+from common.process.monitoring.logs import WaitLog
+from common.process.monitoring.metrics import run_labels, software_version
 from common.process.stop import Stop
 from common.run.run import Run
 from common.wire.audit import AuditFile, ProcessStart

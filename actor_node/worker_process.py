@@ -22,9 +22,9 @@ from actor_node.monitoring.shared_metrics import NodeMemory
 from actor_node.monitoring.worker_exits import WorkerFailure, failure_of
 from actor_node.worker import Worker, WorkerConfig, WorkerStop
 from common.errors import ShoalError
+from common.process.children.parent import die_with_parent
 from common.process.exit import DONE, FAILED
-from common.process.logs import start_logging
-from common.process.parent import die_with_parent
+from common.process.monitoring.logs import start_logging
 
 ORPHAN_PERIOD_S = 1.0
 """Time between two checks whether the supervisor is alive [s]."""

@@ -13,11 +13,11 @@ import click
 
 from common.errors import FinishedError
 from common.process import command
-from common.process.health import Health, HttpPort
-from common.process.logs import start_logging
-from common.process.parent import die_with_parent
+from common.process.children.parent import die_with_parent
+from common.process.monitoring.health import Health, HttpPort
+from common.process.monitoring.logs import start_logging
+from common.process.monitoring.resources import allow_many_connections, memory_limit_bytes, retain_freed_memory
 from common.process.posix import require_posix
-from common.process.resources import allow_many_connections, memory_limit_bytes, retain_freed_memory
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from common.run.open_run import Check, RunOptions, open_run
@@ -69,9 +69,9 @@ def learner(context: click.Context, /, **values: Any) -> int:
     # torch takes seconds to import: import it only after the options are checked.
     import torch  # noqa: PLC0415
 
-    from learner_node.broadcast import Broadcast  # noqa: PLC0415
     from learner_node.devices import choose_device  # noqa: PLC0415
     from learner_node.learner import Learner  # noqa: PLC0415
+    from learner_node.publishing.broadcast import Broadcast  # noqa: PLC0415
     from learner_node.reporting.metrics import Metrics  # noqa: PLC0415
 
     torch.set_num_threads(config.threads)
@@ -160,6 +160,10 @@ def _refuse_what_does_not_fit(*, gpu: bool) -> Check:
 
             for warning in check_user_classes(spec, agents):
                 _log.warning("%s", warning)
+        if spec.start_from:
+            from learner_node.persistence.start import check_start  # noqa: PLC0415  (as torch above)
+
+            check_start(spec, agents)
         sizes = sizes_of(spec, agents)
         if not gpu:
             refuse_large_learner(sizes, agents, memory_limit_bytes())

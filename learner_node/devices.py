@@ -150,6 +150,29 @@ class BatchBuffer:
         self._wait_for_copy = self._device.mark()
 
 
+class HostCopy:
+    """A float32 copy of a tensor in the memory of the CPU, to which a GPU copies it in the background."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        """Starts to copy. The caller may overwrite the tensor once this returns."""
+        tensor = tensor.detach()
+        self._event: torch.cuda.Event | None = None
+        """The end of a GPU's copy; None on the CPU, whose copy is done."""
+        if not tensor.is_cuda:
+            self.tensor = tensor.to(torch.float32, copy=True)
+            return
+        self.tensor = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=True)
+        """The copy, which is valid once it has arrived."""
+        self.tensor.copy_(tensor, non_blocking=True)
+        self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._event.record()
+
+    def has_arrived(self) -> bool:
+        """Returns whether the copy is done."""
+        done: bool = self._event is None or self._event.query()  # type: ignore[no-untyped-call]
+        return done
+
+
 def use_threads(count: int) -> int:
     """Sets the number of CPU threads of an update; returns the previous number."""
     before = torch.get_num_threads()

@@ -27,11 +27,11 @@ from learner_node.algorithms.hatd3 import Hatd3
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.algorithms.masac import Masac
 from learner_node.engine_choice import engine_of
-from learner_node.normalisation import Normaliser
 from learner_node.stacked.update import StackedUpdate
 from learner_node.update.batches import LossBatch
 from learner_node.update.layout import NetworkLayout, network_layout
 from learner_node.update.network_state import NetworkState
+from learner_node.update.normalisation import Normaliser
 from learner_node.update.signals import SignalMixer
 from learner_node.update.update_stats import UpdateStats
 
@@ -111,16 +111,17 @@ class Engine(Protocol):
         """
         ...
 
-    def first_values(self, critic_input: Tensor) -> Tensor:
+    def first_values(self, critic_input: Tensor, acting: Tensor | None = None) -> Tensor:
         """Returns the values of each player's first critic `[N, B]` for observations, actions, states `[B, O+U+S]`.
 
-        Inputs and values are normalised, if the run normalises.
+        acting: 0.0 in the columns of agents that do not act `[B, U]`; None if all act. Inputs and values are
+        normalised, if the run normalises.
         """
         ...
 
 
-MakeEngine = Callable[..., Engine]
-"""What an algorithm is called with: the parameters of `Maddpg`."""
+MakeEngine = Callable[[Run, Tensor], Engine]
+"""Makes the engine of a run, with the number type and on the device of a tensor: the class of an algorithm."""
 
 
 def import_algorithm(path: str) -> MakeEngine:
@@ -162,4 +163,4 @@ def make_engine(run: Run, like: Tensor) -> Engine:
                 f"algorithm.variant = {spec.algorithm.variant!r}: {spec.algorithm.name} does not learn by it. Derive"
                 f" the class from {built_in.__module__}.{built_in.__qualname__}, or set algorithm.variant=matd3."
             )
-    return engine(run.joint, spec.network, spec.algorithm, spec.seed, like, n_step=spec.replay.n_step)
+    return engine(run, like)

@@ -63,7 +63,8 @@ def choose_engine(
 def uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
     """Returns the setting that the gradients written by hand do not cover; empty if they cover all."""
     names = set(parse_algorithms(algorithm.variants).values())
-    is_covered = not STOCHASTIC & names and not any(VARIANTS[name].team_critic for name in names)
+    variants = [VARIANTS[name] for name in names]
+    is_covered = not STOCHASTIC & names and not any(one.team_critic or one.minimax for one in variants)
     settings = {
         f"algorithm.name={algorithm.name}": algorithm.is_user_class or not is_covered,
         f"network.critic={network.critic}": network.critic != MLP,
@@ -80,10 +81,18 @@ def uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
 def refuse_uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
     """Raises ConfigError for settings that the engine `stacked` does not cover."""
     if setting := uncovered(network, algorithm):
+        path = setting.partition("=")[0]
         raise ConfigError(
-            f"algorithm.engine = 'stacked': it does not cover {setting}. Set algorithm.engine=auto, or remove "
-            f"{setting.partition('=')[0]}."
+            f"algorithm.engine = 'stacked': it does not cover {setting}. Set algorithm.engine=auto, which uses autograd"
+            f" for this setting, or keep the engine and set {path}={_default_of(path)}."
         )
+
+
+def _default_of(path: str) -> str:
+    """Returns the default of a setting as a user writes it, as in relu, false or none (`stacked` covers it)."""
+    section, _, name = path.partition(".")
+    default = getattr({"network": NetworkSpec, "algorithm": AlgorithmSpec}[section](), name)
+    return default if isinstance(default, str) else str(default).lower()
 
 
 def engine_of(run: Run) -> EngineChoice:

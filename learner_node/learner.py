@@ -27,31 +27,32 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from common.errors import PeerError
-from common.process.health import Health
-from common.process.logs import WaitLog
+from common.process.monitoring.health import Health
+from common.process.monitoring.logs import WaitLog
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from common.run.evaluations import read_evaluations
 from common.run.run import Run
 from common.wire.keys import load_keys
 from common.wire.messages import StatusRequest
-from learner_node.broadcast import WeightsSender
-from learner_node.clocks import BudgetClock, Timer
 from learner_node.config import LearnerConfig
 from learner_node.devices import Device
 from learner_node.evaluation.evaluations import Evaluations
 from learner_node.persistence.saver import BeforeSaving, Saver
+from learner_node.persistence.start import start_from
 from learner_node.persistence.state import Counters, TrainingState, restore_state
-from learner_node.replay_client import ReplayClient, ShardedReplayClient
-from learner_node.replay_session import SampledBatch
+from learner_node.publishing.broadcast import WeightsSender
+from learner_node.publishing.weights_publisher import WeightsPublisher
+from learner_node.replay.replay_client import ReplayClient, ShardedReplayClient
+from learner_node.replay.replay_session import SampledBatch
 from learner_node.reporting.metrics import Metrics
 from learner_node.reporting.metrics_log import MetricsLog
 from learner_node.reporting.reporter import Reporter
 from learner_node.reporting.trackers import open_tracker
 from learner_node.run_checks.refused_weights import RefusedWeights
 from learner_node.run_checks.sizes import sizes_of
+from learner_node.timing.clocks import BudgetClock, Timer
 from learner_node.trainer import Trainer
-from learner_node.weights_publisher import WeightsPublisher
 
 MAX_BATCH_WAIT_S = 0.1
 REPORT_PERIOD_S = 1.0
@@ -303,6 +304,9 @@ class Learner:
         if state is not None:
             restore_state(trainer.engine, state)
             _log.info("resumed: updates=%d env_steps=%d", state.counters.updates, state.counters.env_steps)
+        elif self._run.spec.start_from:
+            start_from(trainer.engine, self._run)
+            _log.info("networks of %s", self._run.spec.start_from)
         return trainer
 
     def _finish(self) -> None:

@@ -16,12 +16,12 @@ from common.errors import LastingError, ShoalError
 from common.run.run import Run
 from common.transitions import field_columns, transition_dtype
 from common.user_code import exception_lines
-from learner_node import schedule
-from learner_node.clocks import Timer
 from learner_node.devices import BatchBuffer, Device, GraphedUpdate
 from learner_node.engine import Engine, make_engine
 from learner_node.engine_choice import user_classes
-from learner_node.replay_session import SampledBatch
+from learner_node.replay.replay_session import SampledBatch
+from learner_node.timing import schedule
+from learner_node.timing.clocks import Timer
 from learner_node.update.batches import LossBatch
 from learner_node.update.update_stats import Losses, UpdateStats
 
@@ -53,10 +53,10 @@ class Trainer:
     def __init__(self, run: Run, device: Device, engine: Engine | None = None) -> None:
         """Draws the initial parameters from the run's seed, unless an engine on the device is given."""
         spec = run.spec
-        self._spec = spec.algorithm
+        self._algorithm = spec.algorithm
         self._user_classes = user_classes(spec.network, spec.algorithm)
         self.engine: Engine = engine or make_engine(run, torch.zeros((), device=device.torch))
-        """The networks with their update; the settings `algorithm.*` are `self._spec`."""
+        """The networks with their update."""
         dtype = transition_dtype(run.joint)
         self._sequences = (spec.replay.burn_in, spec.replay.sequence_steps) if spec.network.recurrent else None
         self._buffer = BatchBuffer(device, spec.batch_rows, dtype.itemsize // 4)
@@ -91,7 +91,7 @@ class Trainer:
         return stats
 
     def _set_rates(self, progress: float) -> None:
-        spec, fraction = self._spec, schedule.learning_rate_fraction(self._spec, progress)
+        spec, fraction = self._algorithm, schedule.learning_rate_fraction(self._algorithm, progress)
         self.engine.set_rates(spec.policy_learning_rate * fraction, spec.critic_learning_rate * fraction)
         if spec.final_team_spirit is not None:
             self.engine.mixer.set_team_spirit(schedule.team_spirit(spec, progress))

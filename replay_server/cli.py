@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 
 from common.process import command
-from common.process.health import Health, HttpPort
-from common.process.logs import start_logging
-from common.process.parent import die_with_parent
+from common.process.children.parent import die_with_parent
+from common.process.monitoring.health import Health, HttpPort
+from common.process.monitoring.logs import start_logging
+from common.process.monitoring.resources import allow_many_connections, retain_freed_memory
 from common.process.posix import require_posix
-from common.process.resources import allow_many_connections, retain_freed_memory
 from common.process.stop import Stop
 from common.wire.codec import Buffer
 from common.wire.keys import Keys, load_keys

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from common.process import metrics as process_metrics
+from common.process.monitoring import metrics as process_metrics
 from replay_server.durability.committer import Committer
 from replay_server.durability.recovery import RecoveryResult
 from replay_server.recent_stats import LAG_BUCKETS, RecentStats

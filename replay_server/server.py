@@ -29,9 +29,9 @@ from collections.abc import Iterable
 import zmq
 
 from common.errors import ConfigError, ProtocolError
-from common.process.health import Health
-from common.process.logs import WaitLog
-from common.process.resources import private_bytes
+from common.process.monitoring.health import Health
+from common.process.monitoring.logs import WaitLog
+from common.process.monitoring.resources import private_bytes
 from common.process.stop import Stop
 from common.wire.authenticator import Authenticator
 from common.wire.codec import MAX_PEER_FRAME_BYTES, decode_from_peer, encode

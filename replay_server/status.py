@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.process import metrics as process_metrics
+from common.process.monitoring import metrics as process_metrics
 from common.wire.messages import MAX_ACTORS_SHOWN, MAX_REASON_CHARACTERS, ActorReport, ActorStatus, Status
 from replay_server.config import ReplayConfig
 from replay_server.durability.journal import Journal

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from common.files import write_atomically
-from common.process.resources import usable_cores
+from common.process.monitoring.resources import usable_cores
 from common.run.directory import RunDirectory
 
 MACHINE_FILE = "machine.json"

@@ -62,11 +62,12 @@ class Collector:
         run: Run,
         world: World,
         rng: np.random.Generator,
-        scale_factor: float = 1.0,
+        scale_factors: npt.NDArray[np.float64] | None = None,
         first_episode_steps: Sequence[int] = (),
     ) -> None:
-        """Explores with `scale_factor` times the exploration scale that comes with the weights.
+        """Makes the exploration for a run's actions, and resets the world.
 
+        scale_factors: factor on the exploration scale that comes with the weights, for each copy [C]; None for 1.
         first_episode_steps: length at which the world truncates the first episode of each copy [C], 0 for none. An
         episode that was cut there does not count as finished, because its return is not that of a whole episode.
         """
@@ -80,8 +81,8 @@ class Collector:
             rng,
             spec.network.head,
             gaussian_columns=run.players.gaussian_columns,
+            scale_factors=scale_factors,
         )
-        self._scale_factor = scale_factor
         self._obs = world.reset()
         self._memory = np.zeros((world.copies, memory_dim(run.players, spec.network)), np.float32)
         self._global_state = global_state(world)
@@ -106,13 +107,12 @@ class Collector:
         block["policy_version"] = weights.version
         ended, return_sums = 0, np.zeros(self._returns.shape[1])
         episode_over = np.zeros(block.shape, np.bool_)
-        scale = weights.exploration_scale * self._scale_factor
         steps_done = 0
         for step_records, over in zip(block, episode_over, strict=True):
             if steps_done and not should_continue():
                 break
             logits, std = policy.outputs(self._obs, self._memory)
-            actions = self._exploration.act(logits, scale, weights.random_share, std)
+            actions = self._exploration.act(logits, weights.exploration_scale, weights.random_share, std)
             try:
                 step = self._world.step(actions)
             except Interrupted:

@@ -34,13 +34,15 @@ from common.spec import JointSpec
 from common.state import State, copy_into, generator_state, restore_generator
 
 
-def ladder_factor(ladder: float, worker: int, workers: int) -> float:
-    """Returns the factor on a worker's exploration scale: 1 for the first worker of a node, `ladder` for the last.
+def ladder_factors(ladder: float, worker: int, workers: int, copies: int) -> npt.NDArray[np.float64]:
+    """Returns the factors on the exploration scale of a worker's copies [C].
 
-    The workers between follow in geometric steps, as Ape-X spreads its epsilons over its actors (Horgan et al. 2018,
-    arXiv 1803.00933): at any point of the schedule some workers explore much and others little.
+    The factor is 1 for the first copy of a node's first worker and `ladder` for the last copy of its last worker. The
+    copies between follow in geometric steps, as Ape-X spreads its epsilons over its actors (Horgan et al. 2018, arXiv
+    1803.00933), in turns over the workers: each of them has copies that explore much and others that explore little.
     """
-    return float(ladder ** (worker / (workers - 1))) if workers > 1 else 1.0
+    positions = np.arange(copies) * workers + worker
+    return np.asarray(ladder ** (positions / max(1, copies * workers - 1)), np.float64)
 
 
 class Exploration:
@@ -55,12 +57,15 @@ class Exploration:
         head: str = "box",
         *,
         gaussian_columns: Sequence[int] = (),
+        scale_factors: npt.NDArray[np.float64] | None = None,
     ) -> None:
         """Raises ConfigError if the head (`network.head`) cannot produce a part of the actions.
 
         gaussian_columns: columns of the joint action that policies draw themselves (`PlayersSpec.gaussian_columns`).
+        scale_factors: factor on the scale for each copy [C]; None for 1 everywhere.
         """
         self._rng = rng
+        self._scale_factors = np.ones(copies) if scale_factors is None else scale_factors
         self._theta = spec.theta if spec.kind == "ornstein_uhlenbeck" else 1.0
         self._noise = np.zeros((copies, joint.action_dim), np.float32)
         self._low, self._high, self._half_range = ranges(joint, head)
@@ -120,7 +125,8 @@ class Exploration:
             noisy[:, self._gaussian_columns] += std * self._rng.standard_normal(std.shape, np.float32)
         return noisy
 
-    def _choose_any(self, actions: Floats, logits: Floats, probability: float) -> None:
+    def _choose_any(self, actions: Floats, logits: Floats, scale: float) -> None:
+        probability = (scale * self._scale_factors)[:, None]
         for segment in self._choices:
             parts = by_part(actions, segment)
             is_random = self._rng.random(parts.shape[:2]) < probability
@@ -140,7 +146,7 @@ class Exploration:
     def _add_noise(self, actions: Floats, scale: float) -> Floats:
         # theta = 1 keeps nothing of the last noise: Gaussian noise is the memoryless Ornstein-Uhlenbeck process.
         noise = self._rng.standard_normal(actions.shape, np.float32)
-        noise *= np.float32(scale)
+        noise *= (scale * self._scale_factors).astype(np.float32)[:, None]
         for segment in self._thrusts:
             parts = by_part(noise, segment)
             np.negative(parts[..., RIGHT_UP], out=parts[..., LEFT_DOWN])

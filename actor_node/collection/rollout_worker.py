@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.collection.collector import Collector, FinishedEpisodes
-from actor_node.collection.exploration import ladder_factor
+from actor_node.collection.exploration import ladder_factors
 from common.errors import ConfigError
 from common.policy.network import Policy
 from common.run.run import Run
@@ -85,8 +85,8 @@ class RolloutWorker:
             on_fault=on_fault,
         )
         before_reset(self.world)
-        factor = ladder_factor(run.spec.exploration.ladder, self._index, self._workers)
-        self._collector = Collector(run, self.world, rng, factor, first_steps)
+        factors = ladder_factors(run.spec.exploration.ladder, self._index, self._workers, self.copies)
+        self._collector = Collector(run, self.world, rng, factors, first_steps)
         self._return_sums = np.zeros(len(run.joint.agents))
 
     def collect(

@@ -3,8 +3,8 @@
 usage: python -m actor_node.evaluation.evaluator_process PIPE PARENT
 
     learner (learner_node/evaluation/evaluator.py)           this process
-       --- Run ------------------------------------------->
-       <-- READY ------------------------------------------  its imports are done
+       --- Run ------------------------------------------->  makes and closes the world once
+       <-- READY ------------------------------------------
        --- EvaluationRequest, weights -------------------->  makes the world, plays, closes the world
        <-- EvaluationReply --------------------------------
 
@@ -27,12 +27,12 @@ import numpy as np
 from actor_node.evaluation.evaluate import evaluate_team
 from actor_node.evaluation.rollouts.copies import exception_text
 from actor_node.evaluation.rollouts.rollout import PlayOptions
-from actor_node.evaluation.task import EvalTask
+from actor_node.evaluation.task import EvalTask, make_eval_copy, make_eval_world
 from actor_node.evaluation.teams import trained_team
 from common.errors import ShoalError
 from common.policy.file import PolicyFile
 from common.policy.heads import Floats
-from common.process.child_process import kill_session_with_parent, make_pipe_private
+from common.process.children.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE
 from common.run.evaluations import READY, EvaluationReply, EvaluationRequest, ScheduledEvaluation
 from common.run.run import Run
@@ -45,8 +45,10 @@ NICENESS = 5
 """How much the process gives way to learner and actors on the same cores."""
 MAX_RETURN = 1e100
 """Largest size of a return, which a message can carry."""
-_STEPPED_COPIES = 20
-"""Copies of a foreign world that steps its copies together: the episodes of the shortest evaluation."""
+_COPIES = 250
+"""Largest number of copies of a world that steps its copies together; 50 take twice the time for the same episodes."""
+_UNCOUNTED_COPIES = 20
+"""Copies of such a world if the time limits the episodes: those of the shortest evaluation."""
 
 
 def main() -> None:
@@ -66,6 +68,7 @@ def main() -> None:
 def serve(pipe: Connection) -> None:
     """Receives a run, then evaluates each request; raises EOFError or OSError once the pipe is closed."""
     run = msgspec.json.decode(pipe.recv_bytes(), type=Run)
+    _warm_up(run)
     pipe.send_bytes(READY)
     while True:
         request = msgspec.json.decode(pipe.recv_bytes(), type=EvaluationRequest)
@@ -75,6 +78,27 @@ def serve(pipe: Connection) -> None:
         except Exception as e:  # noqa: BLE001  (the user's environment may raise anything; the learner logs it)
             reply = EvaluationReply(error=exception_text(e))
         pipe.send_bytes(msgspec.json.encode(reply))
+
+
+def _warm_up(run: Run) -> None:
+    """Makes and closes the world once: the time of its imports must not count as the time of an evaluation.
+
+    The next evaluations are expected to take as long as the first one. An exception is left to the first evaluation,
+    which reports it.
+    """
+    spec = run.spec
+    with contextlib.suppress(Exception):
+        if is_foreign(spec.scenario) and not is_batched(spec.scenario):
+            world = make_eval_copy(run, "", SCHEDULED_SEED)
+        else:
+            world = make_eval_world(run, 1, SCHEDULED_SEED, _task(run), "")
+        world.close()
+
+
+def _task(run: Run) -> EvalTask:
+    """Returns the task of an evaluation: in the batched world where it equals the named one."""
+    name = run.spec.scenario
+    return EvalTask(fast=not is_foreign(name) and not name.startswith(REAL_MPE2))
 
 
 def evaluate_weights(run: Run, request: EvaluationRequest, flat: Floats) -> ScheduledEvaluation:
@@ -87,13 +111,12 @@ def evaluate_weights(run: Run, request: EvaluationRequest, flat: Floats) -> Sche
     steps_together = not is_foreign(name) or is_batched(name)
     options = PlayOptions(
         within_s=request.within_s,
-        copies=_STEPPED_COPIES if steps_together and not request.episodes else 0 if steps_together else 1,
+        copies=1 if not steps_together else _COPIES if request.episodes else _UNCOUNTED_COPIES,
         min_episodes=1,
         max_episodes=request.max_episodes,
     )
     team = trained_team("the team in training", PolicyFile(run, 0, request.updates, flat))
-    task = EvalTask(fast=not is_foreign(name) and not name.startswith(REAL_MPE2))
-    found = evaluate_team(run, team, request.episodes, SCHEDULED_SEED, task, options=options)
+    found = evaluate_team(run, team, request.episodes, SCHEDULED_SEED, _task(run), options=options)
     if not abs(found.return_mean) <= MAX_RETURN:
         raise ShoalError(f"the mean return is {found.return_mean}; the environment gave a reward that is not a number")
     return ScheduledEvaluation(

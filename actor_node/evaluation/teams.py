@@ -5,7 +5,7 @@
 | a directory | the policies of that run (or of one of its milestones)                     |
 | `frozen`    | the team shipped for the scenario (actor_node/opponents/)                  |
 | `scripted`  | the controller written for the scenario (scripted.py)                      |
-| `untrained` | networks of 64-64 before training, drawn from the first episode's seed     |
+| `untrained` | policies of 64-64 before training, drawn from the first episode's seed     |
 | `random`    | every action uniformly at random                                           |
 
 Each team chooses joint actions; a pairing uses the actions of one side only. An agent's action depends only on its own

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.monitoring.environment_calls import CallTable
-from common.process.metrics import RUN_LABELS
+from common.process.monitoring.metrics import RUN_LABELS
 
 ACK_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of the histogram of acknowledgement times; one more bucket counts longer times."""
@@ -48,7 +48,7 @@ class NodeMemory(NamedTuple):
 
     metrics: Array[c_double]
     run: Array[c_char]
-    """Labels of the run (`common.process.metrics.run_labels`), one per line; empty until a worker knows the run."""
+    """Labels of the run (`common.process.monitoring.metrics.run_labels`), one a line; empty until a worker has one."""
     calls: Array[c_double]
     """Memory of `actor_node.monitoring.environment_calls.CallTable`."""
     stop_at: Array[c_double]

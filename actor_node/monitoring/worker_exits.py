@@ -10,7 +10,7 @@
 | none             | an end signal  | killed from outside (KILL, TERM, INT, HUP)                | other       |
 | none             | another signal | the process crashed (SEGV, ABRT, ...)                     | fault       |
 
-`common.process.restart_policy` decides what follows each cause.
+`common.process.children.restart_policy` decides what follows each cause.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import traceback
 import msgspec
 
 from common.errors import ConfigError, PeerError, ShoalError, WorldError
-from common.process.restart_policy import Cause, ProcessExit
+from common.process.children.restart_policy import Cause, ProcessExit
 from common.worlds.adapters.faults import FROM_OUTSIDE, describe_exception, describe_process_end
 
 MAX_TEXT_CHARACTERS = 8_000

@@ -26,9 +26,9 @@ import msgspec
 from msgspec import Meta
 
 from common.errors import ConfigError, LastingError, ShoalError
+from common.process.children.failure_note import FailureNote
 from common.process.durations import Duration
 from common.process.exit import BAD_USAGE, FAILED, INTERRUPTED, exit_process
-from common.process.failure_note import FailureNote
 from common.run.validation_errors import explain, shorten, suggest
 
 Config = TypeVar("Config", bound=msgspec.Struct)

@@ -43,7 +43,8 @@ class Stop:
         self.signal = 0
         """Number of the signal that made the first request; 0 if code made it, or before a request."""
         self.hint = ""
-        """Line that the process writes for the user when a second SIGINT or SIGHUP ends it at once; empty = none."""
+        """Line that the process writes for the user when a signal ends it at once; empty = none."""
+        self._ends_at_once = False
 
     def request(self, exit_code: int = DONE) -> None:
         """Requests the end; the first request sets the exit code."""
@@ -73,6 +74,19 @@ class Stop:
             signal.signal(signal.SIGHUP, self._on_hangup)
 
     @contextlib.contextmanager
+    def ending_at_once(self) -> Iterator[None]:
+        """Lets the first SIGINT or SIGTERM end the process at once while the block runs, after writing the hint.
+
+        For work that has nothing to save and that no check of `requested` can interrupt, such as importing torch. Has
+        no effect within `signals`, because the process belongs to another program there.
+        """
+        self._ends_at_once = True
+        try:
+            yield
+        finally:
+            self._ends_at_once = False
+
+    @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
         """Handles SIGINT and SIGTERM while the block runs, then restores the handlers: for programs that embed Shoal.
 
@@ -100,10 +114,10 @@ class Stop:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._interrupts += number == signal.SIGINT
-        if self._interrupts > 1:
-            self._write_hint()
-            os._exit(INTERRUPTED)
         self._request_by(number, INTERRUPTED if number == signal.SIGINT else DONE)
+        if self._ends_at_once or self._interrupts > 1:
+            self._write_hint()
+            os._exit(INTERRUPTED if self._interrupts > 1 else self.exit_code)
 
     def _on_embedded_signal(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._pid:

@@ -29,7 +29,7 @@ from typing import TextIO
 
 from common.errors import ConfigError
 from common.files import file_name, lock_file, write_atomically, writing
-from common.run.run import Run, RunSpec, from_toml, to_toml
+from common.run.run import NetworkSpec, Run, RunSpec, from_toml, to_toml
 from common.run.spaces import AgentSpaces
 from common.spec import AgentsSpec, difference
 
@@ -164,9 +164,14 @@ def reopen(
             "Resume it with its own world, or pass another directory."
         )
     if run.spec.network != stored.spec.network and directory.checkpoints.exists():
+        changed = ", ".join(
+            f"network.{name} = {'none' if old is None else json.dumps(old)}"
+            for name in NetworkSpec.__struct_fields__
+            if (old := getattr(stored.spec.network, name)) != getattr(spec.network, name)
+        )
         raise ConfigError(
-            f"--run {path} was created with other networks ({stored.spec.network}), so its checkpoints do not fit. "
-            "Resume it with the same networks, or pass another directory."
+            f"--run {path} was created with {changed}; its checkpoints do not fit other networks. Resume it with the "
+            "same networks, or pass another directory."
         )
     if run != stored:
         with writing(directory.run_file):

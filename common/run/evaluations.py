@@ -8,6 +8,7 @@ The lines are not in metrics.jsonl: an evaluation ends later than lines that wer
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,9 +17,12 @@ import msgspec
 import numpy as np
 
 READY = b"ready"
-"""First message of the evaluator process, once its imports are done."""
+"""First message of the evaluator process, once its imports are done and it has made the world once."""
 MAX_LINES = 2_000
 """Largest number of lines that are read, evenly spaced if there are more: a page shows a few hundred points."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class EvaluationRequest(msgspec.Struct, frozen=True):
@@ -83,21 +87,25 @@ def read_evaluations(path: Path) -> list[ScheduledEvaluation]:
     """Reads an `evaluations.jsonl`; returns an empty list if the file does not exist.
 
     Leaves out lines that a crash cut off, and lines that were superseded: a killed learner continues from its last
-    checkpoint and evaluates again.
+    checkpoint and evaluates again. Logs how many lines cannot be read.
     """
     try:
         raw = path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
     lines: list[ScheduledEvaluation] = []
+    unreadable = 0
     for one in filter(None, raw):
         try:
             line = msgspec.json.decode(one, type=ScheduledEvaluation)
         except (msgspec.DecodeError, msgspec.ValidationError):
+            unreadable += 1
             continue
         while lines and lines[-1].updates >= line.updates:
             lines.pop()
         lines.append(line)
+    if unreadable:
+        _log.warning("left out incomplete lines file=%s lines=%d", path, unreadable)
     chosen = np.linspace(0, len(lines) - 1, min(len(lines), MAX_LINES)).astype(int)
     return [lines[i] for i in chosen]
 

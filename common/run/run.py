@@ -104,12 +104,12 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of the update. The defaults are the preset `particle`; docs/algorithms.md gives their reasons."""
 
     name: Annotated[str, Meta(max_length=1_000)] = "maddpg"
-    """Algorithm of all agents: maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac or facmac; one a side, as
-    in adversary=maddpg,agent=iddpg; or a class of your own, as in my_module:MyMaddpg, which the learner imports
+    """Algorithm of all agents: maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac, facmac or m3ddpg; one a side,
+    as in adversary=maddpg,agent=iddpg; or a class of your own, as in my_module:MyMaddpg, which the learner imports
     (docs/own-algorithm.md)."""
     variant: Algorithm = "maddpg"
     """What an algorithm of your own builds on, ignored by the others: the policies and critics, target noise and policy
-    delay of maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac or facmac."""
+    delay of maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac, facmac or m3ddpg."""
     discount: Fraction = 0.9
     """Discount factor of rewards per environment step (gamma)."""
     target_rate: PositiveFraction = 0.01
@@ -135,6 +135,12 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     smoothing_clip: NonNegative = 0.5
     """Bound of the noise on target actions [half the action's range], matd3 and hatd3 only (Fujimoto et al. 2018); 0
     adds none."""
+    perturbation: NonNegative = 1e-3
+    """Length of the step of each opponent's action against an agent's critic [half the action's range], m3ddpg only (Li
+    et al. 2019); 0 makes none."""
+    teammate_perturbation: NonNegative = 1e-5
+    """Length of the step of each teammate's action against an agent's critic [half the action's range], m3ddpg only (Li
+    et al. 2019); 0 makes none."""
     critic_loss: Literal["squared", "huber", "hl_gauss"] = "squared"
     """Loss of critics: squared TD errors; huber, which is linear beyond an error of 1; or hl_gauss, which learns a
     distribution over bins by cross-entropy (Farebrother et al. 2024)."""
@@ -204,6 +210,10 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The algorithm of the family that each side's networks follow: `name`, or `variant` for a user's class."""
         return self.variant if self.is_user_class else self.name
 
+    def side_learning_rate(self, side: str) -> float:
+        """Returns the factor on the learning rates of a side's networks."""
+        return self.side_learning_rates.get(side, 1.0)
+
     @property
     def normalises_observations(self) -> bool:
         """Whether observations are normalised; `auto` counts as no, as in runs made before the setting existed."""
@@ -235,7 +245,8 @@ class ExplorationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decay_rate: PositiveFraction = 0.99999
     """Factor of an exponential decay per environment step, counted over all copies."""
     ladder: PositiveFraction = 1.0
-    """Scale of a node's last worker as a fraction of its first worker's, in geometric steps between; 1 = all equal."""
+    """Scale of a node's last copy of the world as a fraction of its first one's, in geometric steps between; 1 = all
+    equal."""
     theta: PositiveFraction = 0.15
     """Fraction by which Ornstein-Uhlenbeck noise returns to zero each step (Lillicrap et al. 2016)."""
     random_steps: CountOrZero = 5_000
@@ -332,7 +343,7 @@ class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     times: Annotated[int, Meta(ge=0, le=100_000)] = 20
     """Number of evaluations, evenly over the budget and one more before the first update; 0 turns them off."""
     episodes: Annotated[int, Meta(ge=1, le=1_000_000)] | Literal["auto"] = "auto"
-    """Number of episodes of an evaluation; auto plays 100 in a world of Shoal's own, and elsewhere as many as fit
+    """Number of episodes of an evaluation; auto plays 500 in a world of Shoal's own, and elsewhere as many as fit
     into the time, from 1 to 20."""
     share_of_time: PositiveFraction = 0.05
     """Maximum share of the training time that evaluations take [fraction]; those that would exceed it are left out. 1
@@ -354,6 +365,9 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Name of the world: one of `shoal scenarios`, or FAMILY:NAME, as in pettingzoo:sisl/pursuit-v5."""
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
     """Seed of networks, sampling and worlds."""
+    start_from: Annotated[str, Meta(max_length=4_000)] = ""
+    """Directory of a run whose newest policies and critics are the first ones of this run, at the learner; empty draws
+    them from the seed. Its world may have another number of agents of a role."""
     world: dict[str, Any] = {}
     """Options of the scenario, which the world checks: numbers, texts, true, false, none, lists and tables.
 

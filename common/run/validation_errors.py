@@ -19,6 +19,12 @@ import msgspec
 MAX_SHOWN_CHARACTERS = 200
 """Longest name or value that a message repeats [characters]."""
 _MAX_SUGGESTIONS = 3
+_TYPE_CHOICES: dict[Any, tuple[str, ...]] = {
+    bool: ("true", "false"),
+    int: ("a number",),
+    float: ("a number",),
+    types.NoneType: ("none",),
+}
 _STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
 
 
@@ -29,8 +35,10 @@ class _Field(NamedTuple):
     """As a user writes it: replay.batch, network.policy_hidden[1]; empty for the root."""
     value: Any
     kind: Any
-    """The expected type."""
+    """The expected type, without Annotated and `| None`."""
     default: Any = None
+    choices: tuple[str, ...] = ()
+    """What the setting allows, if that can be listed."""
 
 
 def explain(error: msgspec.ValidationError, settings: Mapping[str, Any], root: type[msgspec.Struct]) -> str:
@@ -91,13 +99,11 @@ def _close(written: str, names: list[str]) -> list[str]:
 
 
 def _expected(text: str, field: _Field) -> str:
-    if typing.get_origin(field.kind) is typing.Literal:
-        allowed = typing.get_args(field.kind)
-        close = difflib.get_close_matches(shorten(str(field.value)), [str(choice) for choice in allowed], n=1)
+    # Bounds of a number are in msgspec's text; what it expected instead of another type is not.
+    if field.choices and ("enum value" in text or ", got `" in text):
+        close = difflib.get_close_matches(shorten(str(field.value)), [c.strip("'") for c in field.choices], n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
-        return f"not one of {', '.join(repr(choice) for choice in allowed)}{meant}"
-    if "enum value" in text and (choices := _union_choices(field.kind)):
-        return f"not one of {', '.join(choices)}"
+        return f"not one of {', '.join(field.choices)}{meant}"
     if "Expected `object`" in text:
         names = ", ".join(_field_names(field.kind))
         return f"a section of settings, not one value{f'; it contains {names}' if names else ''}"
@@ -105,17 +111,16 @@ def _expected(text: str, field: _Field) -> str:
     return f"{text[0].lower()}{text[1:]}{hint}"
 
 
-def _union_choices(kind: Any) -> list[str]:
-    """Returns what a setting allows that takes words or other values, such as 'auto' or true and false."""
-    choices: list[str] = []
-    for part in map(_bare, typing.get_args(kind)):
-        if typing.get_origin(part) is typing.Literal:
-            choices += map(repr, typing.get_args(part))
-        elif part is bool:
-            choices += ["true", "false"]
-        elif part in (int, float):
-            choices.append("a number")
-    return choices
+def _choices(kind: Any) -> tuple[str, ...]:
+    """Returns what a setting allows that takes words, or values of several types: 'auto', true, a number, none."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return _choices(parts[0])
+    if origin is typing.Literal:
+        return tuple(map(repr, parts))
+    if origin in (types.UnionType, typing.Union):
+        return tuple(choice for part in parts for choice in _choices(part) or _TYPE_CHOICES.get(_bare(part), ()))
+    return ()
 
 
 def _list_example(field: _Field) -> str:
@@ -145,13 +150,13 @@ def _find(path: str, settings: Mapping[str, Any], root: type[msgspec.Struct]) ->
             field = _enter(field, _first_invalid(field.value, kind), kind)
         else:
             kind = (*typing.get_args(field.kind), None)[0]
-            field = _Field(f"{field.path}[{index}]", field.value[int(index)], _bare(kind))
+            field = _Field(f"{field.path}[{index}]", field.value[int(index)], _bare(kind), choices=_choices(kind))
     return field
 
 
 def _enter(field: _Field, key: str, kind: Any) -> _Field:
     value = field.value.get(key) if isinstance(field.value, Mapping) else field.value
-    return _Field(_join(field.path, key), value, _bare(kind), _default(field.kind, key))
+    return _Field(_join(field.path, key), value, _bare(kind), _default(field.kind, key), _choices(kind))
 
 
 def _first_invalid(table: Mapping[str, Any], kind: Any) -> str:

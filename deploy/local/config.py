@@ -82,10 +82,11 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     json: Annotated[bool, Meta(description="Print only the result on stdout, as JSON.")] = False
 
     @property
-    def lockstep_options(self) -> str:
-        """The options with which a lockstep run must be resumed."""
-        chunks = "" if self.chunk_rows == TrainConfig().chunk_rows else f" --chunk-rows {self.chunk_rows}"
-        return f"--lockstep --actors {self.actors} --copies {self.copies}{chunks} --threads {self.threads}"
+    def lockstep_options(self) -> tuple[object, ...]:
+        """The words of the options with which a lockstep run must be resumed."""
+        processes = ("--actors", self.actors, "--copies", self.copies)
+        chunks = () if self.chunk_rows == TrainConfig().chunk_rows else ("--chunk-rows", self.chunk_rows)
+        return ("--lockstep", *processes, *chunks, "--threads", self.threads)
 
     def check_lockstep(self) -> None:
         """Raises ConfigError for options that `--lockstep` does not support."""

@@ -20,8 +20,8 @@ from pathlib import Path
 import redis
 
 from common.errors import ConfigError, ShoalError
-from common.process.logs import WaitLog
-from common.process.parent import end_with_parent
+from common.process.children.parent import end_with_parent
+from common.process.monitoring.logs import WaitLog
 from common.process.stop import Stop
 from common.run.run import Run
 from common.transitions import transition_dtype

@@ -32,9 +32,10 @@ from pathlib import Path
 import zmq
 
 from common.errors import ConfigError, ProtocolError
-from common.process.failure_note import NOTE_VARIABLE
-from common.process.python_command import module_command, python_path
-from common.process.resources import available_memory_bytes
+from common.process.children.failure_note import NOTE_VARIABLE
+from common.process.children.python_command import module_command, python_path
+from common.process.monitoring.resources import available_memory_bytes
+from common.process.shell_command import shell_command
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from common.wire.client import Client
@@ -225,26 +226,28 @@ def has_transitions(directory: RunDirectory) -> bool:
 def replay_url(directory: RunDirectory) -> str:
     """Returns the replay server's address of a run that trains here or under Slurm; ConfigError if it does not."""
     sockets = directory.path / _SOCKETS
-    if not sockets.exists() and (address := _slurm_address(directory)):
+    if sockets.exists():
+        return f"ipc://{sockets.resolve() / 'replay'}"
+    if address := _slurm_address(directory):
         return address
-    if not sockets.exists() and (directory.path / LOCKSTEP).exists():
+    if (directory.path / LOCKSTEP).exists():
         raise ConfigError(
             f"{directory.path} trains in lockstep, in one process without a replay server; read its progress in "
             f"{directory.metrics_file}."
         )
-    if not sockets.exists() and not directory.run_file.exists():
+    if not directory.run_file.exists():
         raise ConfigError(f"{directory.path} does not contain a run.")
-    if not sockets.exists() and directory.finished_file.exists():
+    resume = shell_command("shoal", "train", "--resume", "--run", directory.path)
+    if directory.finished_file.exists():
+        report = shell_command("shoal", "report", directory.path)
         raise ConfigError(
-            f"the run in {directory.path} has finished. `shoal report {directory.path}` shows its result; `shoal train"
-            f" --resume --run {directory.path} --time ...` continues it."
+            f"the run in {directory.path} has finished. `{report}` shows its result; `{resume} --time ...` continues"
+            " it."
         )
-    if not sockets.exists():
-        raise ConfigError(
-            f"no `shoal train` runs in {directory.path} here. Pass its replay server with --replay, or continue it with"
-            f" `shoal train --resume --run {directory.path}`."
-        )
-    return f"ipc://{sockets.resolve() / 'replay'}"
+    raise ConfigError(
+        f"no `shoal train` runs in {directory.path} here. Pass its replay server with --replay, or continue it with"
+        f" `{resume}`."
+    )
 
 
 def _slurm_address(directory: RunDirectory) -> str:

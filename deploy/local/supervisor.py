@@ -11,9 +11,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from common.process.children.failure_note import Failure, FailureNote
+from common.process.children.restart_policy import (
+    STEADY_S,
+    Cause,
+    Finished,
+    GiveUp,
+    ProcessExit,
+    Restart,
+    RestartPolicy,
+)
 from common.process.exit import BAD_USAGE, DONE, NO_PEER
-from common.process.failure_note import Failure, FailureNote
-from common.process.restart_policy import STEADY_S, Cause, Finished, GiveUp, ProcessExit, Restart, RestartPolicy
 
 _log = logging.getLogger(__name__)
 _LAST_LINES = 12
@@ -56,7 +64,7 @@ class SupervisedProcess:
         """Takes the function that starts the process, and its log.
 
         is_done: returns whether the work of the process is done, for a process that ends by itself. note: the file to
-        which the process writes its failures (`common.process.failure_note`).
+        which the process writes its failures (`common.process.children.failure_note`).
         """
         self.name, self.log = name, log
         self._note = FailureNote(note)

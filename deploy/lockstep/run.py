@@ -17,7 +17,7 @@ import msgspec
 from actor_node.collection.rollout_worker import check_chunk_size
 from actor_node.config import ActorConfig
 from common.errors import ConfigError
-from common.process.health import Health
+from common.process.monitoring.health import Health
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from common.run.run import Run
@@ -29,13 +29,13 @@ from deploy.local.live_display import Display
 from deploy.lockstep.actor import LockstepActor
 from deploy.lockstep.snapshots import LoadedSnapshot, ReproducibilitySettings, Snapshot, SnapshotStore, library_versions
 from deploy.lockstep.stream import LockstepBroadcast, LockstepStream
-from learner_node import schedule
 from learner_node.config import LearnerConfig
 from learner_node.devices import choose_device, use_threads
 from learner_node.learner import Learner
 from learner_node.persistence.checkpoints import checkpointed_updates
 from learner_node.persistence.state import Counters
 from learner_node.reporting.metrics import Metrics
+from learner_node.timing import schedule
 
 _log = logging.getLogger(__name__)
 

@@ -44,8 +44,8 @@ from common.wire.messages import (
 from common.wire.weights import WeightsHeader
 from deploy.lockstep.actor import LockstepActor
 from deploy.lockstep.snapshots import ActorSnapshot, LimiterCounters
-from learner_node.replay_client import ReplayClient
-from learner_node.replay_session import BatchChecker, SampledBatch, priority_update
+from learner_node.replay.replay_client import ReplayClient
+from learner_node.replay.replay_session import BatchChecker, SampledBatch, priority_update
 from replay_server.config import ReplayConfig
 from replay_server.recent_stats import SlidingRate
 from replay_server.replay import Replay

@@ -31,7 +31,7 @@ class Hasac(SequentialPolicies, Masac):
     """The critics, policies and temperatures of all players, and their update.
 
     Example:
-        hasac = Hasac(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
+        hasac = Hasac(run, torch.zeros(()))
         stats = hasac.update(batch, policy_learning_rate=1e-3, critic_learning_rate=1e-3)
     """
 

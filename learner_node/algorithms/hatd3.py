@@ -81,6 +81,6 @@ class Hatd3(SequentialPolicies):
     """The critics and policies of all players, and their update.
 
     Example:
-        hatd3 = Hatd3(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
+        hatd3 = Hatd3(run, torch.zeros(()))
         stats = hatd3.update(batch, policy_learning_rate=1e-3, critic_learning_rate=1e-3)
     """

@@ -9,7 +9,7 @@ arXiv 1802.09477): two critics with the lower value as target, target noise, and
     iddpg    Q_i reads o_i and a_i alone   joint   maddpg, where a whole side is one player
 
 masac.py changes what stochastic policies need (`masac`, `isac`), hatd3.py the order in which policies learn (`hatd3`,
-`hasac`), networks/mixing_critics.py the critics (`facmac`).
+`hasac`), networks/mixing_critics.py the critics (`facmac`), m3ddpg.py what critics read of other players (`m3ddpg`).
 
 This page defines what a run learns: `td_target`, `critic_loss`, `policy_loss`, `soft_update`. The engine `stacked`
 (learner_node/stacked/) computes the same with gradients written by hand, which is faster for small networks. Both agree
@@ -20,7 +20,7 @@ Networks of equal sizes are one module (learner_node/networks/), and so all play
     N players     C critics: the first critics of all players, then the second ones of those that learn by matd3
     B rows of the batch     O, U, S  length of the joint observation, of the joint action, of the global state
 
-Observations and rewards are normalised before the update, if a run asks for it (learner_node/normalisation.py).
+Observations and rewards are normalised before the update, if a run asks for it (learner_node/update/normalisation.py).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from torch import Tensor, nn
 
 from common.policy.masks import FORBIDDEN
 from common.policy.network import Layer
-from common.run.run import AlgorithmSpec, NetworkSpec
-from common.spec import AgentsSpec
+from common.run.run import Run
 from learner_node.algorithms.actions import Actions
+from learner_node.algorithms.m3ddpg import WorstCase
 from learner_node.networks.grouped import GroupedNetworks
 from learner_node.networks.grouped_gru import Memories, unrolled
 from learner_node.networks.groups import CriticGroups, PolicyGroups, position_of
@@ -54,7 +54,7 @@ class Maddpg(EngineBase):
     """The critics and policies of all players, and their update.
 
     Example:
-        maddpg = Maddpg(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
+        maddpg = Maddpg(run, torch.zeros(()))
         stats = maddpg.update(batch, policy_learning_rate=2e-3, critic_learning_rate=2e-3)
         flat = maddpg.policy_weights()
     """
@@ -62,23 +62,15 @@ class Maddpg(EngineBase):
     policies: NetworkSet
     critics: NetworkSet
 
-    def __init__(
-        self,
-        agents: AgentsSpec,
-        network: NetworkSpec,
-        algorithm: AlgorithmSpec,
-        seed: int,
-        like: Tensor,
-        *,
-        n_step: int = 1,
-    ) -> None:
-        """Draws the initial parameters from the seed, with the number type and on the device of `like`.
+    def __init__(self, run: Run, like: Tensor) -> None:
+        """Draws the initial parameters from the run's seed, with the number type and on the device of `like`.
 
-        n_step: number of steps that the rewards of a batch sum over (`replay.n_step`).
+        ConfigError for settings that do not fit the run's agents.
         """
-        super().__init__(agents, network, algorithm, seed, like, n_step=n_step)
-        self.actions = Actions(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
-        self._n_step = n_step
+        super().__init__(run, like)
+        network, algorithm, seed = self.network, self.algorithm, run.spec.seed
+        self.actions = Actions(self.agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
+        self._n_step = run.spec.replay.n_step
         self._policy_groups = PolicyGroups(self.players, self.layout, like.device)
         self._critic_groups = CriticGroups(self.players, self.layout, network, like)
         self.bins = ValueBins(like) if algorithm.critic_loss == "hl_gauss" else None
@@ -88,6 +80,10 @@ class Maddpg(EngineBase):
         self.critics = make_critics(self.players, self.layout, groups[1], network, algorithm, seed=seed, like=like)
         self._policy_critics = self.critics.frozen(self._critic_groups.policy_counts)
         """The critics that the policy loss reads, in the same memory, without gradients: it trains policies alone."""
+        half_range = (self.actions.high - self.actions.low) / 2
+        parts = self.players, self.layout, self._critic_groups, algorithm, half_range
+        self._worst_case = WorstCase(*parts, values=self._values) if any(self.layout.minimax) else None
+        """What the other players do in the critics of players that learn by m3ddpg; None if no player does."""
         is_noisy = [float(self.layout.target_noise[i]) for i in self.mixer.player_of.tolist()]
         self._is_noisy = torch.tensor(is_noisy).to(like)
         """1 for the numbers of the joint action whose targets carry noise, else 0 `[U]`."""
@@ -106,7 +102,7 @@ class Maddpg(EngineBase):
         row_weights = self.mixer.row_weights(batch, signals)
         target_q = self.td_target(batch, signals, row_weights)  # [N, B]
         memories = [one.before for one in self._memories(self.critics.online, self._critic_groups, batch)]
-        inputs = self.critic_inputs(batch.obs_action, memories)
+        inputs = self.critic_inputs(batch.obs_action, memories, row_weights.acting)
         target_q = target_q.index_select(0, self._critic_players)  # [C, B]
         if self.bins is None:
             td_error = self.q(self.critics.online, inputs) - target_q
@@ -121,16 +117,7 @@ class Maddpg(EngineBase):
             # No gradient of the policy loss flows into the memories of critics.
             policy = self.update_policies(batch, [rows.detach() for rows in inputs], row_weights)
             self.soft_update(self.algorithm.target_rate)
-        return UpdateStats(
-            self.layout,
-            self.algorithm,
-            td_error.detach(),
-            row_weights,
-            squared_norms,
-            policy,
-            self.mixer.player_of,
-            batch.reward_factor,
-        )
+        return self.update_stats(batch, td_error.detach(), row_weights, squared_norms, policy)
 
     @torch.no_grad()
     def td_target(self, batch: LossBatch, signals: PlayerSignals, row_weights: RowWeights) -> Tensor:
@@ -183,7 +170,11 @@ class Maddpg(EngineBase):
         next_state = [] if batch.next_state is None else [batch.next_state]
         next_input = torch.cat([batch.next_obs, next_action, *next_state], 1)
         memories = [one.after for one in self._memories(self.critics.target, self._critic_groups, batch)]
-        return self.min_q(self.q(self.critics.target, self.critic_inputs(next_input, memories)))
+        inputs = self.critic_inputs(next_input, memories, row_weights.next_acting)
+        if self._worst_case is not None:
+            unchanged = [None] * len(inputs)
+            inputs = self._worst_case.inputs(self.critics.target, inputs, row_weights.next_acting, unchanged)
+        return self.min_q(self.q(self.critics.target, inputs))
 
     def critic_loss(self, td_error: Tensor, batch: LossBatch, row_weights: RowWeights) -> Tensor:
         """Returns `E[(Q_i(x, a_1 .. a_N) - y_i)^2]`, summed over the critics (Lowe et al. 2017, equation 6).
@@ -261,9 +252,13 @@ class Maddpg(EngineBase):
             current = _of_acting(current, row_weights.acting)
             action = current.detach()
             memories = [rows[..., -self.network.critic_hidden[-1] :] for rows in inputs] if batch.sequences else []
-            inputs = self.critic_inputs(torch.cat([obs, action, state], 1), memories)
+            inputs = self.critic_inputs(torch.cat([obs, action, state], 1), memories, row_weights.acting)
         # Each Q_i sees the current action of player i, and the actions of all others in `action`.
-        return self.q_of_player_actions(inputs, current - action)
+        change = current - action
+        if self._worst_case is not None:
+            read, changes = self._critic_groups.policy_inputs(inputs), self._critic_groups.player_action_changes(change)
+            inputs = self._worst_case.inputs(self._policy_critics, read, row_weights.acting, changes)
+        return self.q_of_player_actions(inputs, change)
 
     def logit_penalty(self, obs: Tensor, logits: Tensor, row_weights: RowWeights) -> tuple[Tensor, Tensor]:
         """Returns `lambda * mean logits^2`, summed over the players, and the logits with 0 for forbidden choices."""
@@ -347,12 +342,15 @@ class Maddpg(EngineBase):
         allowed = obs.new_ones(len(obs), self.agents.action_dim)
         return allowed.index_copy_(1, action_columns, obs.index_select(1, obs_columns))
 
-    def critic_inputs(self, critic_input: Tensor, memories: Sequence[Tensor] = ()) -> list[Tensor]:
+    def critic_inputs(
+        self, critic_input: Tensor, memories: Sequence[Tensor] = (), acting: Tensor | None = None
+    ) -> list[Tensor]:
         """Returns what the critics of each group read of observations, actions and states side by side `[B, O+U+S]`.
 
-        memories: of recurrent critics before the step, group by group `[G, B * K, units]`.
+        memories: of recurrent critics before the step, group by group `[G, B * K, units]`. acting: 0.0 in the columns
+        of agents that do not act `[B, U]`, which set and attention critics leave out; None if all act.
         """
-        return _with_memories(self._critic_groups.inputs(critic_input), memories)
+        return _with_memories(self._critic_groups.inputs(critic_input, acting), memories)
 
     def q(self, critics: Sequence[GroupedNetworks], inputs: Sequence[Tensor]) -> Tensor:
         """Returns `Q_i(x, a_1 .. a_N)` of all critics `[C, B]`; inputs: what they read, group by group."""
@@ -429,13 +427,13 @@ class Maddpg(EngineBase):
         return self.critics.online[group].of_user(network, user)
 
     @torch.no_grad()
-    def first_values(self, critic_input: Tensor) -> Tensor:
+    def first_values(self, critic_input: Tensor, acting: Tensor | None = None) -> Tensor:
         """Returns the values of each player's first critic `[N, B]` for observations, actions, states `[B, O+U+S]`.
 
-        Inputs and values are normalised, if the run normalises.
+        acting: as in `critic_inputs`. Inputs and values are normalised, if the run normalises.
         """
         groups = self._critic_groups
-        inputs = groups.policy_inputs(self.critic_inputs(critic_input))
+        inputs = groups.policy_inputs(self.critic_inputs(critic_input, acting=acting))
         outputs = [critic(rows) for critic, rows in zip(self._policy_critics, inputs, strict=True)]
         values = self._values(groups.policy_values(outputs))
         return values[: len(self.players.agents)]

@@ -29,8 +29,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.run.run import AlgorithmSpec, NetworkSpec
-from common.spec import AgentsSpec
+from common.run.run import Run
 from learner_node.algorithms.distribution import Distribution, Sample
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.update.batches import LossBatch, RowWeights
@@ -67,31 +66,23 @@ class Masac(Maddpg):
     """The critics, policies and temperatures of all players, and their update.
 
     Example:
-        masac = Masac(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
+        masac = Masac(run, torch.zeros(()))
         stats = masac.update(batch, policy_learning_rate=1e-3, critic_learning_rate=1e-3)
         alpha = masac.temperatures.by_network
     """
 
-    def __init__(
-        self,
-        agents: AgentsSpec,
-        network: NetworkSpec,
-        algorithm: AlgorithmSpec,
-        seed: int,
-        like: Tensor,
-        *,
-        n_step: int = 1,
-    ) -> None:
-        """Draws the initial parameters from the seed, with the number type and on the device of `like`.
+    def __init__(self, run: Run, like: Tensor) -> None:
+        """Draws the initial parameters from the run's seed, with the number type and on the device of `like`.
 
-        n_step: number of steps that the rewards of a batch sum over (`replay.n_step`).
+        ConfigError for settings that do not fit the run's agents.
         """
-        super().__init__(agents, network, algorithm, seed, like, n_step=n_step)
+        super().__init__(run, like)
+        algorithm = self.algorithm
         self.distribution = Distribution(self.players, like)
         self._policy_of = torch.tensor(self.layout.policy_networks, device=like.device)
         players = self.players.agents
         first_users = [self.layout.policy_networks.index(i) for i in range(1 + max(self.layout.policy_networks))]
-        rates = [algorithm.side_learning_rates.get(players[i].team, 1.0) for i in first_users]
+        rates = [algorithm.side_learning_rate(players[i].team) for i in first_users]
         self.temperatures = Temperatures(rates, algorithm.initial_temperature, like)
         """One alpha for each policy: players that share a policy share its temperature."""
         self._first_columns = torch.tensor([player.action_start for player in players], device=like.device)

@@ -19,7 +19,7 @@ from learner_node.evaluation.evaluator import EvaluationOutcome, Evaluator
 from learner_node.evaluation.schedule import MAX_FAILURES, EvaluationSchedule
 from learner_node.persistence.state import Counters
 
-AUTO_EPISODES = 100
+AUTO_EPISODES = 500
 """Episodes of an evaluation in one of Shoal's own worlds."""
 MAX_AUTO_EPISODES = 20
 """Largest number of episodes in any other world, in which the time limits their number."""

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import ShoalError
-from common.process.child_process import ChildProcess
+from common.process.children.child_process import ChildProcess
 from common.run.evaluations import READY, EvaluationReply, EvaluationRequest, ScheduledEvaluation
 from common.run.run import Run
 

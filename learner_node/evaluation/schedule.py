@@ -2,7 +2,8 @@
 
 Evaluations are due evenly over the budget. They may take a fraction of the training time: the time that earlier ones
 took, and the time that the next one is expected to take, must fit into that fraction of the time since the start. An
-evaluation that does not fit waits; the next one that is due replaces it.
+evaluation that does not fit waits; the next one that is due replaces it. Weights that are taken late, as after a slow
+evaluation, replace the next ones if those would follow within half an interval.
 """
 
 from __future__ import annotations
@@ -61,7 +62,12 @@ class EvaluationSchedule:
 
     def note_taken(self, progress: float, updates: int) -> None:
         """Records that the weights of this moment were taken."""
-        self._next, self._taken_updates = self._number_at(progress) + 1, updates
+        self._taken_updates = updates
+        number, times = self._number_at(progress), self._spec.times
+        is_nearer_to_next = self._number_at(progress + 0.5 / times) > number
+        # The final weights are always due.
+        skipped = 1 if is_nearer_to_next and number + 1 < times and not self.is_unlimited else 0
+        self._next = number + 1 + skipped
 
     def may_start(self, elapsed_s: float, *, last: bool = False) -> bool:
         """Returns whether the next evaluation fits into the time; elapsed_s: time since the start of this process.

@@ -16,8 +16,8 @@ from common.errors import PeerError
 from common.run.run import Run
 from learner_node.devices import Device
 from learner_node.inspection.update_speed import random_records
-from learner_node.replay_client import ReplayClient, ShardedReplayClient
-from learner_node.replay_session import SampledBatch
+from learner_node.replay.replay_client import ReplayClient, ShardedReplayClient
+from learner_node.replay.replay_session import SampledBatch
 from learner_node.trainer import Trainer
 
 WARMUP_UPDATES = 8

@@ -19,7 +19,6 @@ import torch
 from common.policy.heads import Floats
 from common.policy.network import Layer
 from common.run.run import Run
-from learner_node import schedule
 from learner_node.engine import make_engine
 from learner_node.inspection.network_stats import (
     Doubles,
@@ -30,6 +29,7 @@ from learner_node.inspection.network_stats import (
 )
 from learner_node.persistence.checkpoints import read_newest
 from learner_node.persistence.state import Counters, TrainingState, restore_state
+from learner_node.timing import schedule
 from learner_node.update.batches import LossBatch
 
 
@@ -83,7 +83,8 @@ class LoadedNetworks:
         signals = self._player_signals(reward, discount, present)
         critic_input, units = self._critic_rows(obs, action, present, state), self._reward_units()
         stats = []
-        found = self._engine.first_values(torch.from_numpy(critic_input)).numpy()
+        acting = self._engine.mixer.acting(torch.from_numpy(_rows(present[: len(obs)])))
+        found = self._engine.first_values(torch.from_numpy(critic_input), acting).numpy()
         for i, (player, values) in enumerate(zip(self._players, found, strict=True)):
             values_by_step = values.reshape(obs.shape[:2]).astype(np.float64) * units[i]
             player_reward, player_discount, player_present = (field[..., i] for field in signals)

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.policy.heads import Floats, box_range
 from common.policy.network import unflatten
-from common.run.run import AlgorithmSpec, NetworkSpec
+from common.run.run import AlgorithmSpec, NetworkSpec, Run, RunSpec
 from common.spec import AgentsSpec, Box, PlayersSpec, joint_spec
 from common.transitions import field_columns, transition_dtype
 from learner_node.algorithms.maddpg import Maddpg
@@ -61,6 +61,11 @@ def simple_spread_shapes() -> AgentsSpec:
     return joint_spec([(f"agent_{i}", "agent", 18, (Box((0.0,) * 5, (1.0,) * 5),)) for i in range(3)])
 
 
+def run_of(network: NetworkSpec, algorithm: AlgorithmSpec) -> Run:
+    """Returns a run whose agents have simple_spread's shapes, with the default settings besides."""
+    return Run("bench", RunSpec("simple_spread", network=network, algorithm=algorithm), simple_spread_shapes())
+
+
 def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
     """Measures the update of MADDPG on simple_spread's shapes with the paper's networks; leaves torch on one thread."""
     torch.set_num_threads(1)
@@ -68,7 +73,7 @@ def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
     for rows in sizes:
         batch = random_batch(agents, rows)
         stacked, loop = (
-            StackedUpdate(agents, network, algorithm, 0, batch.obs_action),
+            StackedUpdate(run_of(network, algorithm), batch.obs_action),
             PerAgentLoop(agents, network, algorithm),
         )
         a, b, out = (torch.randn(PEAK_SIZE, PEAK_SIZE) for _ in range(3))
@@ -106,7 +111,7 @@ def engine_speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[EngineSpeed]
         for rows in sizes:
             batch = random_batch(agents, rows)
             works = [
-                partial(_updates, engine(agents, network, algorithm, 0, batch.obs_action), batch, moves_policies)
+                partial(_updates, engine(run_of(network, algorithm), batch.obs_action), batch, moves_policies)
                 for engine in (Maddpg, StackedUpdate)
             ]
             autograd_s, stacked_s = (seconds / len(moves_policies) for seconds in _medians(*works))
@@ -125,9 +130,8 @@ def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
 
     Every second update includes the policies, so two updates are measured together. Leaves torch on one thread.
     """
-    agents = simple_spread_shapes()
-    batch = random_batch(agents, rows)
-    learner = StackedUpdate(agents, NetworkSpec(), TWIN_CRITICS, 0, batch.obs_action)
+    batch = random_batch(simple_spread_shapes(), rows)
+    learner = StackedUpdate(run_of(NetworkSpec(), TWIN_CRITICS), batch.obs_action)
 
     def two_updates(threads: int) -> None:
         torch.set_num_threads(threads)

@@ -48,6 +48,11 @@ class SetInput:
     others: tuple[tuple[tuple[tuple[int, ...], ...], ...], ...]
     """The other agents that each critic reads `[relations][G][K]`: its teammates and its opponents, if it has any."""
 
+    input_dim: int
+    """Length of the critic input, O + U + S."""
+    acting: tuple[int, ...]
+    """For each agent, the column that says whether it acts, where such columns follow the critic input."""
+
     @property
     def agents(self) -> int:
         """Number of agents A."""
@@ -83,7 +88,7 @@ class AgentSets:
     """
 
     def __init__(self, players: PlayersSpec, layout: NetworkLayout, network: NetworkSpec) -> None:
-        self._critics, self._obs_dim = layout.critics, players.obs_dim
+        self._critics, self._obs_dim, self._input_dim = layout.critics, players.obs_dim, players.critic_input_dim
         members = [player.members or (player,) for player in players.agents]
         self._agents = [agent for agents in members for agent in agents]
         self._player_of = [i for i, agents in enumerate(members) for _ in agents]
@@ -117,6 +122,8 @@ class AgentSets:
             focal=focal,
             focal_roles=tuple(roles.index(self._roles[agent]) for agent in critics[0][0].focal),
             others=tuple(relation for relation in (teammates, opponents) if relation[0][0]),
+            input_dim=self._input_dim,
+            acting=tuple(self._input_dim + self._agents[agent].action_slice.start for agent in order),
         )
 
     def _role(self, numbers: Sequence[int]) -> RoleInput:

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from common.run.run import Activation
 from learner_node.networks.grouped import GroupedNetworks, InputChange
-from learner_node.networks.grouped_mlp import GroupedLayer, GroupedLayers
+from learner_node.networks.grouped_mlp import GroupedLayers
 
 
 def gru_shapes(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -30,38 +29,19 @@ def gru_shapes(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 class GroupedGru(GroupedLayers):
-    """G recurrent networks of equal sizes, with the equations of `GruLayer` (common/policy/network.py)."""
+    """G recurrent networks of equal sizes, with the equations of `GruLayer` (common/policy/network.py).
 
-    def __init__(
-        self,
-        networks: int,
-        shapes: Sequence[tuple[int, int]],
-        first_biases: int,
-        like: Tensor,
-        *,
-        activation: Activation = "relu",
-        layer_norm: bool = False,
-    ) -> None:
-        """Starts at zero. shapes: of the linear maps, as `gru_shapes` returns them. first_biases: as of a `GroupedMlp`.
+    Their shapes are those of the linear maps, as `gru_shapes` returns them. The hidden layers before the unit may be
+    normalised; the unit's state needs no normalisation, since it is within -1 and 1.
+    """
 
-        layer_norm: whether the hidden layers before the unit are normalised. The unit's state needs no normalisation:
-        it is within -1 and 1.
-        """
-        super().__init__()
-        hidden = len(shapes) - 3
-        self.layers = nn.ModuleList(
-            GroupedLayer(
-                networks,
-                shape,
-                first_biases if depth == 0 else 1,
-                like,
-                activation=activation if depth < hidden else None,
-                layer_norm=layer_norm and depth < hidden,
-            )
-            for depth, shape in enumerate(shapes)
-        )
-        self.units = shapes[-1][0]
+    linear_layers = 3
+    """The unit's two maps, and the last layer."""
+
+    @property
+    def units(self) -> int:
         """Number of units U of a network."""
+        return self.layer_shapes[-1][0]
 
     def forward(self, x: Tensor, change: InputChange | None = None) -> Tensor:
         """Returns the outputs `[G, R, outputs]` after one step, for inputs followed by the memory `[G, R, o + U]`.

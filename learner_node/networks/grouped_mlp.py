@@ -117,21 +117,14 @@ class GroupedLayer(nn.Module):
 
 
 class GroupedLayers(GroupedNetworks):
-    """G networks of equal sizes, each a chain of `GroupedLayer`. Their parameters are stored layer by layer."""
-
-    layers: nn.ModuleList
-
-    def of_user(self, network: int, user: int) -> list[Layer]:
-        """Returns the layers that one user of a network computes with, in numpy."""
-        return [layer.of_user(network, user) for layer in self.layers if isinstance(layer, GroupedLayer)]
-
-
-class GroupedMlp(GroupedLayers):
-    """G multi-layer perceptrons of equal sizes.
+    """G networks of equal sizes, whose parameters are those of `GroupedLayer`s, stored layer by layer.
 
     Users of one network may have separate first biases (`network.tell_apart`), which is the same as a one-hot player
     number among the inputs.
     """
+
+    linear_layers = 1
+    """Number of last layers without activation and normalisation."""
 
     def __init__(
         self,
@@ -145,14 +138,31 @@ class GroupedMlp(GroupedLayers):
     ) -> None:
         """Starts at zero. shapes: inputs and outputs of each layer. first_biases: sets of first biases, 1 or K.
 
-        layer_norm: whether hidden layers are normalised before their activation.
+        layer_norm: whether the hidden layers, all but `linear_layers`, are normalised before their activation.
         """
         super().__init__()
-        *hidden, last = [(shape, first_biases if depth == 0 else 1) for depth, shape in enumerate(shapes)]
+        self.layer_shapes = tuple(shapes)
+        """Inputs and outputs of each layer."""
+        hidden = len(shapes) - self.linear_layers
         self.layers = nn.ModuleList(
-            [GroupedLayer(networks, *one, like, activation=activation, layer_norm=layer_norm) for one in hidden]
-            + [GroupedLayer(networks, *last, like)]
+            GroupedLayer(
+                networks,
+                shape,
+                first_biases if depth == 0 else 1,
+                like,
+                activation=activation if depth < hidden else None,
+                layer_norm=layer_norm and depth < hidden,
+            )
+            for depth, shape in enumerate(shapes)
         )
+
+    def of_user(self, network: int, user: int) -> list[Layer]:
+        """Returns the layers that one user of a network computes with, in numpy."""
+        return [layer.of_user(network, user) for layer in self.layers if isinstance(layer, GroupedLayer)]
+
+
+class GroupedMlp(GroupedLayers):
+    """G multi-layer perceptrons of equal sizes, each a chain of `GroupedLayer`s."""
 
     def forward(self, x: Tensor, change: InputChange | None = None) -> Tensor:
         """Returns the outputs `[G, R, outputs]` for inputs `[G, R, inputs]`, changed by `change` if given."""

@@ -128,13 +128,13 @@ class CriticGroups:
         for i, critic in enumerate(critics):
             by_input.setdefault((critic.network, critic.input_columns), []).append(i)
         same = {alike[0]: alike for alike in by_input.values()}
-        # The players whose policies learn from each critic that is computed.
-        players_of = {i: [critics[j].player for j in alike] for i, alike in same.items()}
+        self.players_of = {i: [critics[j].player for j in alike] for i, alike in same.items()}
+        """The players whose policies learn from each critic that is computed."""
         sizes: dict[int, Hashable] = {
-            i: (len(critics[i].input_columns), sum(agents[j].action_dim for j in players_of[i])) for i in same
+            i: (len(critics[i].input_columns), sum(agents[j].action_dim for j in self.players_of[i])) for i in same
         }
-        selects_columns = network.critic in SET_CRITICS
-        if selects_columns:
+        self._selects_columns = network.critic in SET_CRITICS
+        if self._selects_columns:
             sets = AgentSets(players, layout, network)
             sizes = {i: sets.structure(i) for i in same}
         elif network.is_user_critic:
@@ -143,7 +143,7 @@ class CriticGroups:
         self.groups = _groups({i: critics[i].network for i in same}, sizes)
         self._inputs: Sequence[_AllColumns | _Columns] = [
             _AllColumns(len(group.networks))
-            if selects_columns
+            if self._selects_columns
             else _Columns([[critics[i].input_columns for i in users] for users in group.users], device)
             for group in self.groups
         ]
@@ -154,7 +154,7 @@ class CriticGroups:
         self.policy_counts = [len(group.networks) for group in read]
         """For each group, the number of its networks whose values the policy loss reads."""
         actions = {
-            i: [column for j in one for column in _range(agents[j].action_slice)] for i, one in players_of.items()
+            i: [column for j in one for column in _range(agents[j].action_slice)] for i, one in self.players_of.items()
         }
         self._player_action = [
             _Columns([[actions[i] for i in users] for users in group.users], device) for group in read
@@ -176,8 +176,14 @@ class CriticGroups:
         self.fractions = None if bool((fractions == 1.0).all()) else fractions[:, None]
         """The weight of each critic in the losses `[C, 1]`: those that are computed once count as one; None = 1."""
 
-    def inputs(self, critic_input: Tensor) -> list[Tensor]:
-        """Returns the inputs of each group `[G, B * K, inputs]` from the critic input `[B, O+U+S]`."""
+    def inputs(self, critic_input: Tensor, acting: Tensor | None = None) -> list[Tensor]:
+        """Returns the inputs of each group `[G, B * K, inputs]` from the critic input `[B, O+U+S]`.
+
+        acting: 0.0 in the columns of agents that do not act `[B, U]`; None if all act. Critics that select columns
+        themselves read it after the critic input.
+        """
+        if acting is not None and self._selects_columns:
+            critic_input = torch.cat([critic_input, acting], 1)
         return [columns.of(critic_input) for columns in self._inputs]
 
     def policy_inputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:

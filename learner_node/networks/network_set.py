@@ -127,6 +127,16 @@ class NetworkSet:
         """The learnt parameters of each network `[p]`, as views in the order of checkpoints."""
         return self._by_network(self._flat)
 
+    @property
+    def shapes(self) -> list[dict[str, tuple[int, ...]]]:
+        """The shape of each parameter of each network, by name."""
+        found = {
+            number: module.shapes
+            for module, (_, networks) in zip(self.online, self._blocks, strict=True)
+            for number in networks
+        }
+        return [found[number] for number in sorted(found)]
+
     def tensors(self) -> dict[str, Tensor]:
         """Returns a copy of all state on the CPU as tensors by name, each network by network."""
         state = {"online": self._flat, "target": self._flat_target}

@@ -8,7 +8,8 @@ With e_j the encoding of agent j's observation and action by the encoder of its 
 `set` is the sum decomposition of Zaheer et al. 2017 (arXiv 1703.06114, theorem 2) over the others, as a mean so that a
 value does not grow with their number. `attention` is MAAC's critic (Iqbal and Sha 2019, arXiv 1810.02912, equations 5
 and 6). Departure from both: the global state, if critics read it, is a further input of f. Neither value depends on the
-order of the others of one role. The number of parameters does not depend on the number of agents of a role.
+order of the others of one role. The number of parameters does not depend on the number of agents of a role. Agents that
+are absent, as those that died, are left out of means and sums.
 
 A network encodes each agent of a batch once, for all critics that share the network. In the policy loss only a critic's
 own encoding changes, since its own action does; the encodings of the others are those of the batch.
@@ -41,6 +42,7 @@ HEADS = 4
 class SetCritics(GroupedNetworks):
     """The set or attention critics of a group: inputs are the whole critic input, `[G, B, O+U+S]`.
 
+    Where some agents are absent, U columns follow: 1.0 in those of the actions of agents that act, else 0.0.
     Outputs are `[G, B * K, outputs]`, in which the users' rows alternate.
     """
 
@@ -51,6 +53,7 @@ class SetCritics(GroupedNetworks):
         self._inputs, self._initialisation = inputs, network.initialisation
         self._columns = [torch.tensor(role.columns, device=like.device).flatten() for role in inputs.roles]
         self._state = torch.tensor(inputs.state, dtype=torch.int64, device=like.device)
+        self._acting = torch.tensor(inputs.acting, device=like.device)
         self._focal = _FocalEncodings(inputs, like)
         norm, activation = network.critic_layer_norm, network.activation
         self.encoders = nn.ModuleList(
@@ -88,9 +91,14 @@ class SetCritics(GroupedNetworks):
         if change is not None:
             # A copy, because an activation may overwrite its input.
             focal_linear = self._focal.select_linear(linear, change, self._encoders, rows=len(rows))
+        present = self._present(rows)
         agents = _joined([encoder.activate(one) for encoder, one in zip(self._encoders, linear, strict=True)], rows)
-        focal = self._focal.of(agents) if change is None else self._focal.mean(focal_linear, self._encoders)
-        parts = [focal] if self.context is None else [focal, *self.context(focal, agents)]
+        focal = (
+            self._focal.of(agents, present)
+            if change is None
+            else self._focal.mean(focal_linear, self._encoders, present)
+        )
+        parts = [focal] if self.context is None else [focal, *self.context(focal, agents, present)]
         if len(self._state):
             state = rows.index_select(1, self._state)
             parts.append(state.repeat(self._inputs.users, 1).expand(len(focal), -1, -1))
@@ -110,6 +118,11 @@ class SetCritics(GroupedNetworks):
     @property
     def _encoders(self) -> list[GroupedLayer]:
         return [encoder for encoder in self.encoders if isinstance(encoder, GroupedLayer)]
+
+    def _present(self, rows: Tensor) -> Tensor | None:
+        """Returns 1.0 where an agent acts, else 0.0 `[A, B]`; None if all act."""
+        has_absences = rows.shape[1] > self._inputs.input_dim
+        return rows.index_select(1, self._acting).t() if has_absences else None
 
     def _read(self, rows: Tensor) -> Iterator[Tensor]:
         """Returns the inputs of each role's encoder `[G, agents of the role * B, size]`."""
@@ -143,11 +156,18 @@ class _FocalEncodings:
             for slot, role in enumerate(self._roles)
         ]
         """For each own agent, its position among those of its role in all networks `[G, K]`."""
+        self._agents = torch.tensor(inputs.focal, device=like.device).permute(2, 0, 1)
+        """The own agents `[slots, G, K]`."""
 
-    def of(self, agents: Tensor) -> Tensor:
-        """Returns the critics' own encodings `[G, K * B, H]`, from those of all agents `[G, A, B, H]`."""
+    def of(self, agents: Tensor, present: Tensor | None) -> Tensor:
+        """Returns the critics' own encodings `[G, K * B, H]`, from those of all agents `[G, A, B, H]`.
+
+        present: 1.0 where an agent acts `[A, B]`; None if all do.
+        """
         if self._is_everyone:
             return agents.flatten(1, 2)
+        if present is not None and len(self._agents) > 1:
+            return _blocks(_mean_of_present(self._weights, agents, present), agents)
         return _blocks(torch.bmm(self._weights[: len(agents)], agents.flatten(2)), agents)
 
     def select_linear(
@@ -170,10 +190,19 @@ class _FocalEncodings:
             found.append(torch.baddbmm(of_role, action_change, weight[:, start:]))
         return found
 
-    def mean(self, linear: Sequence[Tensor], encoders: Sequence[GroupedLayer]) -> Tensor:
-        """Returns the critics' own encodings `[G, K * B, H]` from the result of `select_linear`."""
+    def mean(self, linear: Sequence[Tensor], encoders: Sequence[GroupedLayer], present: Tensor | None) -> Tensor:
+        """Returns the critics' own encodings `[G, K * B, H]` from the result of `select_linear`.
+
+        present: as in `of`.
+        """
         encodings = [encoders[role].activate(one) for role, one in zip(self._roles, linear, strict=True)]
-        return encodings[0] if len(encodings) == 1 else torch.stack(encodings).mean(0)
+        if len(encodings) == 1:
+            return encodings[0]
+        stacked = torch.stack(encodings)
+        if present is None:
+            return stacked.mean(0)
+        weights = present[self._agents[:, : stacked.shape[1]]].flatten(2)[..., None]  # [slots, G, K * B, 1]
+        return (stacked * weights).sum(0) / weights.sum(0).clamp_min(1.0)
 
 
 class _Means(nn.Module):
@@ -183,9 +212,15 @@ class _Means(nn.Module):
         super().__init__()
         self._weights = _mean_weights(inputs.others, inputs.agents, like)
 
-    def forward(self, focal: Tensor, agents: Tensor) -> list[Tensor]:
-        """Returns the means `[G, K * B, H]`, from the encodings of all agents `[G, A, B, H]`."""
-        means = torch.bmm(self._weights[: len(agents)], agents.flatten(2))
+    def forward(self, focal: Tensor, agents: Tensor, present: Tensor | None) -> list[Tensor]:
+        """Returns the means `[G, K * B, H]`, from the encodings of all agents `[G, A, B, H]`.
+
+        present: 1.0 where an agent acts `[A, B]`; None if all do. A mean over nobody is 0.
+        """
+        if present is None:
+            means = torch.bmm(self._weights[: len(agents)], agents.flatten(2))
+        else:
+            means = _mean_of_present(self._weights, agents, present)
         relations = means.shape[1] * agents.shape[2] // focal.shape[1]
         return [_blocks(one, agents) for one in means.chunk(relations, 1)]
 
@@ -202,16 +237,27 @@ class _Attention(nn.Module):
         self._is_other = _mean_weights([_united(inputs.others)], inputs.agents, like) > 0
         """Whether a critic reads an agent as one of the others `[G, K, A]`."""
 
-    def forward(self, focal: Tensor, agents: Tensor) -> list[Tensor]:
-        """Returns one context `[G, K * B, H]`, from own encodings `[G, K * B, H]` and those of all agents."""
+    def forward(self, focal: Tensor, agents: Tensor, present: Tensor | None) -> list[Tensor]:
+        """Returns one context `[G, K * B, H]`, from own encodings `[G, K * B, H]` and those of all agents.
+
+        present: 1.0 where an agent acts `[A, B]`; None if all do. The context of a critic without others is 0.
+        """
         rows, flat = agents.shape[2], agents.flatten(1, 2)
         query, key, value = (
             self._by_head(encodings, rows) for encodings in (self.query(focal), self.key(flat), self.value(flat))
         )
         is_other = self._is_other[: len(agents), None, None].expand(-1, rows, -1, -1, -1).flatten(0, 1)
+        has_others = None
+        if present is not None:
+            is_other = is_other & (present.t() > 0).repeat(len(agents), 1)[:, None, None]
+            has_others = is_other.any(-1, keepdim=True)
+            # A softmax over nobody would be NaN.
+            is_other = is_other | ~has_others
         found = nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=is_other
         )  # [G * B, heads, K, .]
+        if has_others is not None:
+            found = found * has_others
         return [found.view(len(agents), rows, *found.shape[1:]).permute(0, 3, 1, 2, 4).reshape(focal.shape)]
 
     def _by_head(self, encodings: Tensor, rows: int) -> Tensor:
@@ -219,6 +265,17 @@ class _Attention(nn.Module):
         networks, _, width = encodings.shape
         split = encodings.view(networks, -1, rows, self._heads, width // self._heads)
         return split.permute(0, 2, 3, 1, 4).flatten(0, 1)
+
+
+def _mean_of_present(weights: Tensor, agents: Tensor, present: Tensor) -> Tensor:
+    """Returns the means over the agents of each relation that act `[G, R, B * H]`; 0 over nobody.
+
+    weights: positive for the agents of each relation `[G, R, A]`. agents: encodings `[G, A, B, H]`. present: `[A, B]`.
+    """
+    members = (weights[: len(agents)] > 0).to(agents)
+    sums = torch.bmm(members, (agents * present[:, :, None]).flatten(2)).view(*members.shape[:2], *agents.shape[2:])
+    counts = (members @ present).clamp_min(1.0)
+    return (sums / counts[..., None]).flatten(2)
 
 
 def _mean_weights(relations: Sequence[Sequence[Sequence[Sequence[int]]]], agents: int, like: Tensor) -> Tensor:

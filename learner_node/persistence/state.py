@@ -17,8 +17,8 @@ from torch import Tensor
 
 from common.errors import ConfigError, ShoalError
 from common.run.run import BudgetSpec
-from learner_node import schedule
 from learner_node.engine import Engine
+from learner_node.timing import schedule
 
 _RANDOM = "random_state"
 _NORMALISATION = "normalisation"

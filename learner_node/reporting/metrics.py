@@ -8,7 +8,7 @@ from statistics import fmean
 import torch
 from prometheus_client import Counter, Gauge, Histogram, Info
 
-from common.process import metrics as process_metrics
+from common.process.monitoring import metrics as process_metrics
 from common.run.run import Run
 from learner_node.engine_choice import engine_of
 from learner_node.run_checks.inputs import InputStats

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from io import FileIO
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -36,6 +38,8 @@ from learner_node.reporting.tensorboard import TensorBoardLog
 from learner_node.reporting.trackers import BackgroundTracker
 from learner_node.update.update_stats import Losses
 
+_log = logging.getLogger(__name__)
+
 
 class MetricsLog:
     """Appends to a run's metrics.jsonl and TensorBoard files."""
@@ -44,8 +48,8 @@ class MetricsLog:
         self._run, self._tracker, self._path = run, tracker, directory.path
         with writing(directory.path):
             # Unbuffered, so that a line that does not fit on the disk is not written again when the file is closed.
-            self._lines = directory.metrics_file.open("ab", buffering=0)
-            self._evaluations = directory.evaluations_file.open("ab", buffering=0)
+            self._lines = _open_at_line_end(directory.metrics_file)
+            self._evaluations = _open_at_line_end(directory.evaluations_file)
             self._tensorboard = TensorBoardLog(directory, run)
 
     def write(self, updates: int, values: Mapping[str, Any], losses: Losses, status: Status | None) -> None:
@@ -93,6 +97,23 @@ class MetricsLog:
             self._tracker.close()
         with writing(self._path):
             self._tensorboard.close()
+
+
+def _open_at_line_end(path: Path) -> FileIO:
+    """Opens a file for appending lines, and removes an incomplete last line of a process that was killed."""
+    file = FileIO(path, "a+")
+    try:
+        file.seek(0)
+        content = file.readall()
+        complete = content.rfind(b"\n") + 1
+        if complete < len(content):
+            _log.warning("removed an incomplete last line file=%s bytes=%d", path, len(content) - complete)
+            file.truncate(complete)
+        file.seek(complete)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _append(file: FileIO, line: bytes) -> None:

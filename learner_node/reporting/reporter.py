@@ -9,21 +9,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 
-from common.process.logs import WaitLog
-from common.process.metrics import software_version
+from common.process.monitoring.logs import WaitLog
+from common.process.monitoring.metrics import software_version
 from common.run.evaluations import ScheduledEvaluation, best_of
 from common.run.run import Run
 from common.spec import AgentsSpec
 from common.wire.messages import MAX_TEXT_CHARACTERS, MAX_WARNINGS, EvaluationReport, LearnerReport, Status
-from learner_node import schedule
-from learner_node.clocks import BudgetClock, UpdateRate
 from learner_node.persistence.saver import Saver
-from learner_node.replay_client import ReplayClient
-from learner_node.replay_session import SampledBatch
+from learner_node.replay.replay_client import ReplayClient
+from learner_node.replay.replay_session import SampledBatch
 from learner_node.reporting.metrics import Metrics
 from learner_node.reporting.metrics_log import MetricsLog
 from learner_node.run_checks.inputs import InputMonitor, remark_key
 from learner_node.run_checks.warm_up import InsertRate, beyond_budget, ended_too_early, forecast
+from learner_node.timing import schedule
+from learner_node.timing.clocks import BudgetClock, UpdateRate
 from learner_node.update.update_stats import Losses
 
 MIN_EPISODES = 100

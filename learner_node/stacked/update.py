@@ -35,8 +35,7 @@ from torch import Tensor
 
 from common.policy.masks import FORBIDDEN
 from common.policy.network import Layer
-from common.run.run import AlgorithmSpec, NetworkSpec
-from common.spec import AgentsSpec
+from common.run.run import Run
 from learner_node.engine_choice import refuse_uncovered
 from learner_node.stacked.heads import Heads
 from learner_node.stacked.losses import add_logit_penalty_gradient, critic_loss_gradient, critic_loss_slope
@@ -56,7 +55,7 @@ class StackedUpdate(EngineBase):
     """The critics and policies of all players, and their update.
 
     Example:
-        update = StackedUpdate(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
+        update = StackedUpdate(run, torch.zeros(()))
         stats = update.update(batch, policy_learning_rate=2e-3, critic_learning_rate=2e-3)
         flat = update.policy_weights()
     """
@@ -64,27 +63,18 @@ class StackedUpdate(EngineBase):
     policies: ParameterSet[PolicyTensors]
     critics: ParameterSet[CriticTensors]
 
-    def __init__(
-        self,
-        agents: AgentsSpec,
-        network: NetworkSpec,
-        algorithm: AlgorithmSpec,
-        seed: int,
-        like: Tensor,
-        *,
-        n_step: int = 1,
-    ) -> None:
-        """Draws the initial parameters from the seed, with the number type and on the device of `like`.
+    def __init__(self, run: Run, like: Tensor) -> None:
+        """Draws the initial parameters from the run's seed, with the number type and on the device of `like`.
 
-        n_step: number of steps that the rewards of a batch sum over (`replay.n_step`). Raises ConfigError for networks
-        that the hand-written passes do not cover.
+        ConfigError for settings that do not fit the run's agents, or that the hand-written passes do not cover.
         """
-        refuse_uncovered(network, algorithm)
-        super().__init__(agents, network, algorithm, seed, like, n_step=n_step)
+        refuse_uncovered(run.spec.network, run.spec.algorithm)
+        super().__init__(run, like)
+        agents, network, algorithm, seed = self.agents, self.network, self.algorithm, run.spec.seed
         self.heads = Heads(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
-        rates = [algorithm.side_learning_rates.get(player.team, 1.0) for player in self.players.agents]
+        rates = [algorithm.side_learning_rate(player.team) for player in self.players.agents]
         arguments = (self.players, network, self.layout, rates)
-        clip = ClipRule(algorithm.gradient_clip, by_tensor=algorithm.gradient_clip_by == "tensor")
+        clip = ClipRule.of(algorithm)
         decay_of_policies, decay_of_critics = (
             WeightDecay(rate, algorithm.decoupled_weight_decay)
             for rate in (algorithm.policy_weight_decay, algorithm.critic_weight_decay)
@@ -122,16 +112,7 @@ class StackedUpdate(EngineBase):
             policy = PolicyStats(logits, q, self.policies.step())
             self.critics.soft_update(self.algorithm.target_rate)
             self.policies.soft_update(self.algorithm.target_rate)
-        return UpdateStats(
-            self.layout,
-            self.algorithm,
-            td_error,
-            row_weights,
-            squared_norms,
-            policy,
-            self.mixer.player_of,
-            batch.reward_factor,
-        )
+        return self.update_stats(batch, td_error, row_weights, squared_norms, policy)
 
     @torch.inference_mode()
     def logits(self, obs: Tensor) -> Tensor:
@@ -163,7 +144,7 @@ class StackedUpdate(EngineBase):
         *hidden, last = [Layer(weight, bias.ravel()) for weight, bias in zip(arrays[::2], arrays[1::2], strict=True)]
         return [*(layer._replace(activation="relu") for layer in hidden), last]
 
-    def first_values(self, critic_input: Tensor) -> Tensor:
+    def first_values(self, critic_input: Tensor, acting: Tensor | None = None) -> Tensor:  # noqa: ARG002  (MLPs)
         """Returns the values of each player's first critic `[N, B]` for observations, actions, states `[B, O+U+S]`."""
         values = []
         for i, critic in enumerate(self.layout.critics[: len(self.players.agents)]):

@@ -8,16 +8,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from common.run.players import players
-from common.run.run import AlgorithmSpec, NetworkSpec
-from common.spec import AgentsSpec
-from learner_node.normalisation import Normaliser
-from learner_node.update.batches import LossBatch
+from common.run.run import Run
+from learner_node.update.batches import LossBatch, RowWeights
 from learner_node.update.layout import NetworkLayout, network_layout
 from learner_node.update.network_state import NetworkState
+from learner_node.update.normalisation import Normaliser
 from learner_node.update.optimiser import Adam
 from learner_node.update.signals import SignalMixer
-from learner_node.update.update_stats import UpdateStats
+from learner_node.update.update_stats import PolicyStats, UpdateStats
 
 
 class LearntNetworks(NetworkState, Protocol):
@@ -32,27 +30,19 @@ class EngineBase(ABC):
     policies: LearntNetworks
     critics: LearntNetworks
 
-    def __init__(
-        self,
-        agents: AgentsSpec,
-        network: NetworkSpec,
-        algorithm: AlgorithmSpec,
-        seed: int,
-        like: Tensor,
-        *,
-        n_step: int = 1,
-    ) -> None:
-        """Takes the number type and the device from `like`; ConfigError for settings that do not fit the agents.
+    def __init__(self, run: Run, like: Tensor) -> None:
+        """Seeds `generator` with the run's seed, and takes the number type and the device of all tensors from `like`.
 
-        n_step: number of steps that the rewards of a batch sum over (`replay.n_step`).
+        ConfigError for settings that do not fit the run's agents.
         """
-        self.agents, self.players = agents, players(agents, algorithm.variants)
+        agents, network, algorithm = run.joint, run.spec.network, run.spec.algorithm
+        self.agents, self.players = agents, run.players
         self.network, self.algorithm = network, algorithm
         self.layout: NetworkLayout = network_layout(self.players, network, algorithm)
-        self.generator = torch.Generator(like.device).manual_seed(seed)
+        self.generator = torch.Generator(like.device).manual_seed(run.spec.seed)
         self.mixer = SignalMixer(agents, self.players, algorithm, like)
         # Rewards of sequences are single ones, which the update sums.
-        summed = 1 if network.recurrent else n_step
+        summed = 1 if network.recurrent else run.spec.replay.n_step
         self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=summed, like=like)
         self._critic_players = torch.tensor([critic.player for critic in self.layout.critics], device=like.device)
         """The player of each critic `[C]`."""
@@ -98,6 +88,30 @@ class EngineBase(ABC):
         if observe and self.normaliser.is_active:
             self.normaliser.observe(batch, self.mixer.signals(batch))
         return self.normaliser.normalise(batch)
+
+    def update_stats(
+        self,
+        batch: LossBatch,
+        td_error: Tensor,
+        row_weights: RowWeights,
+        squared_norms: Tensor,
+        policy: PolicyStats | None,
+    ) -> UpdateStats:
+        """Returns the statistics of an update on a batch.
+
+        td_error: of all critics before the update `[C, B]`. squared_norms: of the critics' gradients before clipping,
+        network by network. policy: None if the update trained the critics alone.
+        """
+        return UpdateStats(
+            self.layout,
+            self.algorithm,
+            td_error,
+            row_weights,
+            squared_norms,
+            policy,
+            self.mixer.player_of,
+            batch.reward_factor,
+        )
 
     def network_states(self) -> dict[str, NetworkState]:
         """Returns all learnt state by the name that checkpoints give it."""

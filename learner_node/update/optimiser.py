@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from common.run.run import AlgorithmSpec
+
 
 @dataclass(frozen=True)
 class Block:
@@ -101,6 +103,11 @@ class ClipRule(NamedTuple):
     """The norm to scale down to; 0 = no clipping."""
     by_tensor: bool = False
     """Whether each weight matrix and bias vector is clipped separately, instead of each network."""
+
+    @classmethod
+    def of(cls, algorithm: AlgorithmSpec) -> ClipRule:
+        """Returns the rule that a run's settings ask for."""
+        return cls(algorithm.gradient_clip, by_tensor=algorithm.gradient_clip_by == "tensor")
 
 
 class GradientClip:

@@ -100,9 +100,11 @@ class SignalMixer:
         if batch.complete:
             return RowWeights(rows, present, penalty, None, None)
         alive = batch.present * (batch.discount > 0)
-        return RowWeights(
-            rows, present, penalty, batch.present.index_select(1, self._agent_of), alive.index_select(1, self._agent_of)
-        )
+        return RowWeights(rows, present, penalty, self.acting(batch.present), self.acting(alive))
+
+    def acting(self, present: Tensor) -> Tensor:
+        """Returns the presence of each agent `[B, agents]` in the columns of its action `[B, U]`."""
+        return present.index_select(1, self._agent_of)
 
 
 def _any(by_agent: Tensor, agents: Sequence[Tensor]) -> Tensor:

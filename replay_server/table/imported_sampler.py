@@ -5,23 +5,23 @@
         def sample(self, rng, size, count):
             return np.minimum(rng.geometric(1e-4, count) - 1, size - 1)
 
-The class knows neither slots nor overwritten records: it returns ages, which this module checks and turns into slots.
+The class knows neither slots nor overwritten records: it returns ages, which this module checks and samplers.py turns
+into slots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from common.errors import ConfigError, LastingError
-from common.state import State, generator_state, restore_generator
 from common.user_code import exception_lines, import_object
-from common.wire.sample_info import SampleInfo
-from replay_server.table.ring import Slots
 
+Ages = npt.NDArray[np.int64]
+"""Ages of records `[n]`: 0 is the newest record, the number of stored records less 1 the oldest one."""
 TRIAL_COUNT = 256
 """Number of ages that a sampler is asked for when it is checked."""
 
@@ -37,47 +37,23 @@ class AgeSampler(Protocol):
         """
 
 
-class ImportedSampler:
-    """Draws the records whose ages a user's sampler returns; each counts alike in the loss."""
+class ImportedAges:
+    """The ages that a sampler of the user's class chooses, checked."""
 
-    def __init__(self, path: str, capacity: int, seed: int) -> None:
+    def __init__(self, path: str, capacity: int) -> None:
         """Makes the sampler that `path`, a text such as "my_module:MyClass", names; raises ConfigError.
 
-        A second sampler of the class is made and tried with one record and with a full ring.
+        A second sampler of the class is made and tried with one record and with a full ring of `capacity` records.
         """
-        self._path, self._capacity = path, capacity
-        make = _import_class(path)
-        self._sampler = _make_and_try(path, make, capacity)
-        self._size = self._next_slot = 0
-        self._random = np.random.default_rng(seed)
+        self._path = path
+        self._sampler = _make_and_try(path, _import_class(path), capacity)
 
-    def insert(self, first_slot: int, count: int) -> None:
-        """Counts the new records, which are the newest ones from now on."""
-        self._size = min(self._size + count, self._capacity)
-        self._next_slot = (first_slot + count) % self._capacity
-
-    def draw(self, count: int) -> Slots:
-        """Returns the slots of `count` records; LastingError if the sampler fails, or returns what is not an age."""
+    def draw(self, rng: np.random.Generator, size: int, count: int) -> Ages:
+        """Returns the ages of `count` of `size` records; LastingError if the sampler fails or returns no ages."""
         try:
-            ages = _ages(self._sampler, self._random, self._size, count)
+            return _ages(self._sampler, rng, size, count)
         except _SamplerError as e:
             raise LastingError(f"replay.sampler = {self._path!r}: {e}") from e
-        return (self._next_slot - 1 - ages) % self._capacity
-
-    def sample_info(self, slots: Slots) -> None:
-        """Returns None: no probabilities are known, and TD errors are not asked for."""
-
-    def update_priorities(self, samples: SampleInfo) -> int:
-        """Ignores the TD errors; returns the number of samples, as if all had been overwritten."""
-        return len(samples)
-
-    def state(self) -> State:
-        """Returns the state of the random generator."""
-        return {"rng": generator_state(self._random)}
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Continues from the state of such a sampler."""
-        restore_generator(self._random, state["rng"])
 
 
 def check_sampler(path: str, capacity: int) -> None:
@@ -116,7 +92,7 @@ def _make(make: Callable[[], AgeSampler]) -> AgeSampler:
         raise _SamplerError(exception_lines("making the sampler", e, "the sampler")) from e
 
 
-def _ages(sampler: AgeSampler, rng: np.random.Generator, size: int, count: int) -> Slots:
+def _ages(sampler: AgeSampler, rng: np.random.Generator, size: int, count: int) -> Ages:
     """Returns the ages `[count]` that a sampler chooses; _SamplerError unless each is one of 0 ... size - 1."""
     call = f"sample(rng, size={size}, count={count})"
     try:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import ConfigError
-from common.process.resources import available_memory_bytes
+from common.process.monitoring.resources import available_memory_bytes
 
 Records = npt.NDArray[np.void]
 Slots = npt.NDArray[np.int64]

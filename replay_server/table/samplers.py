@@ -12,7 +12,7 @@ import numpy.typing as npt
 from common.run.run import UNIFORM, ReplaySpec
 from common.state import State, generator_state, restore_generator
 from common.wire.sample_info import SAMPLE_INFO, SampleInfo
-from replay_server.table.imported_sampler import ImportedSampler
+from replay_server.table.imported_sampler import ImportedAges
 from replay_server.table.ring import Slots
 from replay_server.table.sum_tree import SumTree
 
@@ -47,25 +47,22 @@ class Sampler(Protocol):
         """Continues from the state of a sampler of this kind; KeyError or ValueError for one of another kind."""
 
 
-class UniformSampler:
-    """Draws every stored record with the same probability."""
+class SamplerWithoutPriorities:
+    """A sampler of records that count alike in the loss, whose TD errors it ignores. A subclass adds `draw`."""
 
     def __init__(self, capacity: int, seed: int) -> None:
+        """Starts empty."""
         self._capacity = capacity
-        self._size = 0
+        self._size = self._next_slot = 0
         self._random = np.random.default_rng(seed)
 
-    def insert(self, first_slot: int, count: int) -> None:  # noqa: ARG002  (a uniform draw needs no slots)
+    def insert(self, first_slot: int, count: int) -> None:
         """Counts the new records: slots fill from 0 upwards, so the first `size` are the filled ones."""
         self._size = min(self._size + count, self._capacity)
-
-    def draw(self, count: int) -> Slots:
-        """Returns `count` slots, independent and uniform."""
-        # Faster than integers(), and as uniform: no bin differs from another by more than 1 in 2^22 at 2^31 slots.
-        return (self._random.random(count) * self._size).astype(np.int64)
+        self._next_slot = (first_slot + count) % self._capacity
 
     def sample_info(self, slots: Slots) -> None:
-        """Returns None: all records have the same probability."""
+        """Returns None: the learner needs neither probabilities nor slots."""
 
     def update_priorities(self, samples: SampleInfo) -> int:
         """Ignores the TD errors; returns the number of samples, as if all had been overwritten."""
@@ -78,6 +75,28 @@ class UniformSampler:
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Continues from the state of such a sampler."""
         restore_generator(self._random, state["rng"])
+
+
+class UniformSampler(SamplerWithoutPriorities):
+    """Draws every stored record with the same probability."""
+
+    def draw(self, count: int) -> Slots:
+        """Returns `count` slots, independent and uniform."""
+        # Faster than integers(), and as uniform: no bin differs from another by more than 1 in 2^22 at 2^31 slots.
+        return (self._random.random(count) * self._size).astype(np.int64)
+
+
+class ImportedSampler(SamplerWithoutPriorities):
+    """Draws the records whose ages a sampler of the user's class chooses."""
+
+    def __init__(self, path: str, capacity: int, seed: int) -> None:
+        """Starts empty. path: the class, a text such as "my_module:MyClass"; ConfigError if it cannot be used."""
+        super().__init__(capacity, seed)
+        self._ages = ImportedAges(path, capacity)
+
+    def draw(self, count: int) -> Slots:
+        """Returns the slots of `count` records; LastingError if the user's sampler fails or returns no ages."""
+        return (self._next_slot - 1 - self._ages.draw(self._random, self._size, count)) % self._capacity
 
 
 class PrioritisedSampler:

@@ -26,6 +26,7 @@ from msgspec import Meta
 
 from common.errors import ConfigError
 from common.process import command
+from common.process.shell_command import shell_command
 from common.wire.keys import (
     ALLOW_LIST,
     PUBLIC_SUFFIX,
@@ -273,6 +274,7 @@ def _made(directory: Path, name: str, public: bytes) -> CreatedKey:
 
 def _as_text(change: KeysChange) -> str:
     where = change.directory
+    replay, learner, actor = (shell_command(f"{where}/{name}") for name in ("replay", "learner", "actor"))
     lines = [f"created {key.directory}/  (public key {key.public_key})" for key in change.made]
     lines += [
         f"revoked {name}: removed from the lists in {where}/replay and {where}/learner" for name in change.revoked
@@ -281,10 +283,10 @@ def _as_text(change: KeysChange) -> str:
         lines += [
             "",
             "Copy each directory to the machine of its process and nowhere else. Then run:",
-            f"    replay  --bind tcp://0.0.0.0:5555 --keys {where}/replay",
-            f"    learner --bind tcp://0.0.0.0:5556 --replay tcp://REPLAY-HOST:5555 --keys {where}/learner ...",
-            f"    actor   --replay tcp://REPLAY-HOST:5555 --weights tcp://LEARNER-HOST:5556 --keys {where}/actor",
-            f"    shoal status --replay tcp://REPLAY-HOST:5555 --keys {where}/actor",
+            f"    replay  --bind tcp://0.0.0.0:5555 --keys {replay}",
+            f"    learner --bind tcp://0.0.0.0:5556 --replay tcp://REPLAY-HOST:5555 --keys {learner} ...",
+            f"    actor   --replay tcp://REPLAY-HOST:5555 --weights tcp://LEARNER-HOST:5556 --keys {actor}",
+            f"    shoal status --replay tcp://REPLAY-HOST:5555 --keys {actor}",
         ]
     else:
         lines += [

@@ -10,6 +10,7 @@ import msgspec
 
 from common.errors import ConfigError
 from common.process import command
+from common.process.shell_command import shell_command
 from common.spec import AgentsSpec, Box, Part
 from common.worlds import ScenarioRow, world_spec
 from common.worlds import scenarios as scenario_rows
@@ -93,7 +94,7 @@ def _print_family(family: Family, *, as_json: bool) -> None:
     command.result(f"{family.prefix}: {family.meaning}")
     if state := _installed(family):
         command.result(f"    {state}")
-    command.result(f"    for example: shoal train {family.example}")
+    command.result(f"    for example: {shell_command('shoal', 'train', family.example)}")
     for name in names:
         if name not in missing:
             command.result(f"    {name}")

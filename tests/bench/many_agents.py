@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import torch
 
-from common.process.resources import retain_freed_memory
+from common.process.monitoring.resources import retain_freed_memory
 from common.run.run import Run, make_run_spec
 from common.spec import Box, joint_spec
 from learner_node.engine import Engine, make_engine

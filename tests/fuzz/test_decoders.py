@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from common.errors import PeerError, ShoalError
 from learner_node.persistence.checkpoints import Checkpoints
 from learner_node.persistence.state import Counters, TrainingState
-from learner_node.replay_session import BatchChecker, SampledBatch
+from learner_node.replay.replay_session import BatchChecker, SampledBatch
 from tests.fuzz.decoders import DECODERS
 from tests.replay_server.runs import make_run, records
 

@@ -28,8 +28,8 @@ from learner_node.devices import Device, GraphedUpdate, choose_device
 from learner_node.engine import Engine, make_engine
 from learner_node.engine_choice import EngineName
 from learner_node.persistence.state import Counters, copy_state, restore_state
-from learner_node.replay_session import SampledBatch
-from learner_node.td_errors import TdErrors
+from learner_node.replay.replay_session import SampledBatch
+from learner_node.replay.td_errors import TdErrors
 from learner_node.trainer import Trainer
 from learner_node.update.batches import LossBatch
 from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records

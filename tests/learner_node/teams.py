@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.run.run import AlgorithmSpec, NetworkSpec, ReplaySpec, Run, RunSpec
 from common.spec import AgentsSpec, Box, Categorical, joint_spec
 from common.transitions import transition_dtype
 from learner_node.algorithms.maddpg import Maddpg
@@ -45,6 +46,14 @@ TEAMS: dict[str, AgentsSpec] = {
         masked={"player_0", "player_1", "guard"},
     ),
 }
+
+
+def run_for(
+    agents: AgentsSpec, network: NetworkSpec, algorithm: AlgorithmSpec, *, seed: int = 0, n_step: int = 1
+) -> Run:
+    """Returns a run of these agents, with the default settings besides."""
+    spec = RunSpec("simple_spread", seed, network=network, algorithm=algorithm, replay=ReplaySpec(n_step=n_step))
+    return Run("r", spec, agents)
 
 
 def random_records(joint: AgentsSpec, rows: int, seed: int, *, absences: bool = False) -> np.ndarray:

@@ -10,10 +10,10 @@ import torch
 
 from common.errors import ConfigError
 from common.policy.network import Policy
-from common.run.run import Run, make_run_spec
+from common.run.run import Run, make_run_spec, parse_assignments
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.engine import Engine, make_engine
-from learner_node.engine_choice import EngineName
+from learner_node.engine_choice import EngineName, refuse_uncovered
 from learner_node.engine_choice import engine_of as engine_of_run
 from learner_node.persistence.state import Counters, copy_state, restore_state
 from learner_node.run_checks.sizes import sizes_of
@@ -110,6 +110,28 @@ def test_auto_chooses_autograd_where_stacked_covers_too_little(network: dict[str
         make_engine(run_with("tag", network, "stacked"), DOUBLE)
     with pytest.raises(ConfigError, match=r"Set algorithm\.engine=auto"):
         sizes_of(run_with("tag", network, "stacked").spec, run.joint)
+
+
+@pytest.mark.parametrize(
+    ("written", "advised"),
+    [
+        ("network.critic=attention", "network.critic=mlp"),
+        ("network.activation=tanh", "network.activation=relu"),
+        ("network.policy_layer_norm=true", "network.policy_layer_norm=false"),
+        ("network.recurrent=gru", "network.recurrent=none"),
+        ("algorithm.name=facmac", "algorithm.name=maddpg"),
+        ("algorithm.team_critic=true", "algorithm.team_critic=false"),
+        ("algorithm.critic_loss=hl_gauss", "algorithm.critic_loss=squared"),
+    ],
+)
+def test_the_refusal_of_a_setting_names_a_value_that_the_engine_covers(written: str, advised: str) -> None:
+    def refuse(setting: str) -> None:
+        spec = make_run_spec({"scenario": "simple_spread"}, parse_assignments([setting]))
+        refuse_uncovered(spec.network, spec.algorithm)
+
+    with pytest.raises(ConfigError, match=rf"does not cover {written}\. .* keep the engine and set {advised}\."):
+        refuse(written)
+    refuse(advised)
 
 
 @EVERY_TEAM

@@ -15,16 +15,18 @@ import zmq
 
 from common.errors import PeerError, ShoalError
 from common.policy.file import load_policy
-from common.process.health import Health
+from common.process.monitoring.health import Health
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from common.run.run import Run
 from common.wire.messages import LearnerReport
 from common.wire.weights import Weights, unpack_weights
-from learner_node import broadcast, learner, replay_client
+from learner_node import learner
 from learner_node.config import LearnerConfig
 from learner_node.devices import Device
 from learner_node.learner import Learner
+from learner_node.publishing import broadcast
+from learner_node.replay import replay_client
 from learner_node.reporting.metrics import Metrics
 
 from .fake_replay import FakeReplay, small_run, until

@@ -14,7 +14,7 @@ from torch import Tensor
 from common.run.run import Run, make_run_spec
 from learner_node.devices import BatchBuffer, Device
 from learner_node.networks.network_set import NetworkSet
-from learner_node.replay_session import SampledBatch
+from learner_node.replay.replay_session import SampledBatch
 from learner_node.stacked.parameters import ParameterSet
 from learner_node.trainer import Trainer
 

@@ -31,7 +31,7 @@ from learner_node.trainer import Trainer
 from tests.common.examples import make_header
 from tests.common.head_examples import MOVERS, logits_of
 from tests.deploy.lockstep.test_lockstep import Training as LockstepTraining
-from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records, run_for
 from tests.learner_node.test_trainer import records_of
 from tests.traps.hand import untrained
 
@@ -106,7 +106,7 @@ def test_noise_begins_anew_with_each_episode() -> None:
 
 def test_targets_take_nothing_from_exploration() -> None:
     """`target_act` adds `0.0 * self.noise.noise()`: each update moves the process on that actors explore with."""
-    learner = StackedUpdate(MOVERS, SEED.network, SEED.algorithm, 0, DOUBLE)
+    learner = StackedUpdate(run_for(MOVERS, SEED.network, SEED.algorithm), DOUBLE)
     batch = as_batch(as_fields(random_records(MOVERS, 16, 0), torch.float64))
     before = learner.generator.get_state()
     first, second = learner.td_target(batch).clone(), learner.td_target(batch)
@@ -158,7 +158,7 @@ def test_the_order_of_agents_changes_nothing() -> None:
     joint, order = MOVERS, [2, 0, 1]
     fields = as_fields(random_records(joint, 64, 0), torch.float64)
     turned = {name: value.view(64, len(order), -1)[:, order].flatten(1) for name, value in fields.items()}
-    one, other, after = (StackedUpdate(joint, SEED.network, SEED.algorithm, 0, DOUBLE) for _ in range(3))
+    one, other, after = (StackedUpdate(run_for(joint, SEED.network, SEED.algorithm), DOUBLE) for _ in range(3))
     start = copy_state(one, Counters()).tensors
     restore_state(other, TrainingState(reordered(joint, start, order), Counters()))
     one.update(as_batch(fields), 1e-2, 1e-2)
@@ -204,7 +204,7 @@ def test_an_update_keeps_no_graph_and_waits_for_no_number(monkeypatch: pytest.Mo
 def test_networks_start_within_a_bound_by_their_inputs(team: str) -> None:
     """`hidden_init` takes `weight.size()[0]`, the outputs, for the number of inputs; and nothing calls it."""
     joint, network = TEAMS[team], NetworkSpec((200, 20), (32, 16))
-    learner = StackedUpdate(joint, network, SEED.algorithm, 0, SINGLE)
+    learner = StackedUpdate(run_for(joint, network, SEED.algorithm), SINGLE)
     for player, layers in zip(
         learner.players.agents, unflatten(learner.policy_weights(), learner.players, network), strict=True
     ):

@@ -17,7 +17,7 @@ from common.run.presets import PRESETS
 from common.run.run import RunSpec, make_run_spec
 from common.worlds import scenarios, world_spec
 from deploy.local.config import PRESET_PROCESSES, TrainConfig
-from learner_node import schedule
+from learner_node.timing import schedule
 from shoal.cli import shoal
 from tests.common.head_examples import MOVERS
 from tests.learner_node.stacked.test_update import Pair
@@ -102,6 +102,8 @@ WITHOUT_EFFECT = {
     "algorithm.policy_every": "1 under maddpg",
     "algorithm.smoothing": "matd3's",
     "algorithm.smoothing_clip": "matd3's",
+    "algorithm.perturbation": "m3ddpg's",
+    "algorithm.teammate_perturbation": "m3ddpg's",
     "algorithm.final_team_spirit": "none",
     "algorithm.engine": "both learn the same",
     "algorithm.variant": "for a class of the user's",

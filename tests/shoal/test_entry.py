@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common.process.python_command import module_command
+from common.process.children.python_command import module_command
 from tests.shoal.test_import import ROOT
 
 OWN = ("actor_node", "common", "deploy", "learner_node", "replay_server", "shoal")

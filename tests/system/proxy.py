@@ -1,4 +1,4 @@
-"""A TCP proxy that does what networks do: holds connections, refuses, forgets and slows them, and flips bits."""
+"""A proxy that does what networks do: holds connections, refuses, forgets and slows them, loses packets, flips bits."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import random
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 _GREETING_BYTES = 64
 _LONG, _COMMAND = 0x02, 0x04
 _READ_BYTES = 65_536
+_RETRANSMISSION_S = 0.2
+"""What TCP waits at least before it sends a lost packet again (Linux); twice as long each further time."""
 
 
 class Frame(NamedTuple):
@@ -63,21 +66,23 @@ class FrameReader:
 
 
 class Proxy:
-    """Forwards connections to one port, as long as it is told to."""
+    """Forwards connections to one port, or from one unix socket to another, as long as it is told to."""
 
-    def __init__(self, port: int, seed: int = 0) -> None:
-        self._port = port
+    def __init__(self, target: int | Path, at: Path | None = None, seed: int = 0) -> None:
+        """Takes the port or unix socket to connect to; at: the unix socket to listen on, without which it is TCP."""
+        self._target, self._at = target, at
         self._random = random.Random(seed)
         self._open = threading.Event()
         self._open.set()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._forgotten: set[socket.socket] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.own_port: int = self._listener.getsockname()[1]
-        self.url = f"tcp://127.0.0.1:{self.own_port}"
+        self._own_port = 0
+        self._listener = self._listen()
+        self.url = f"ipc://{at}" if at else f"tcp://127.0.0.1:{self._own_port}"
         self.bytes_per_s = 0.0
-        """Towards the server; 0 = as fast as it goes."""
-        self.delay_s = 0.0
+        """Of each direction; 0 = as fast as it goes."""
+        self.loss = 0.0
+        """Share of reads that are late, as when TCP has lost a packet and sends it again."""
         self.payloads_to_flip = 0
         """Payloads towards the server, the next ones, in which one bit is flipped."""
         self.flip_anything = 0.0
@@ -94,7 +99,7 @@ class Proxy:
     def heal(self) -> None:
         """Lets everything through again, what was held first."""
         if self._listener.fileno() < 0:
-            self._listener = socket.create_server(("127.0.0.1", self.own_port))
+            self._listener = self._listen()
             threading.Thread(target=self._accept, daemon=True).start()
         self._open.set()
 
@@ -113,9 +118,30 @@ class Proxy:
 
     def close(self) -> None:
         self.refuse()
-        for client in self._forgotten:
+        for client in tuple(self._forgotten):
             _end(client)
         self._open.set()
+
+    def _listen(self) -> socket.socket:
+        if self._at:
+            self._at.unlink(missing_ok=True)
+            return socket.create_server(str(self._at), family=socket.AF_UNIX)
+        listener = socket.create_server(("127.0.0.1", self._own_port))
+        self._own_port = listener.getsockname()[1]
+        return listener
+
+    def _connect(self) -> socket.socket:
+        if isinstance(self._target, int):
+            server = socket.create_connection(("127.0.0.1", self._target), timeout=5)
+            server.settimeout(None)
+            return server
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            server.connect(str(self._target))
+        except OSError:
+            server.close()
+            raise
+        return server
 
     def _take_pairs(self) -> list[tuple[socket.socket, socket.socket]]:
         pairs, self._pairs = self._pairs, []
@@ -129,11 +155,10 @@ class Proxy:
             except OSError:
                 return
             try:
-                server = socket.create_connection(("127.0.0.1", self._port), timeout=5)
+                server = self._connect()
             except OSError:
                 client.close()
                 continue
-            server.settimeout(None)
             self._pairs.append((client, server))
             threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
             threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
@@ -153,16 +178,23 @@ class Proxy:
             if towards_server:
                 data = self._mutated(data, reader)
                 self.forwarded += len(data)
-                if self.bytes_per_s:
-                    time.sleep(len(data) / self.bytes_per_s)
-            if self.delay_s:
-                time.sleep(self.delay_s)
+            if delay_s := self._delay_s(len(data)):
+                time.sleep(delay_s)
             try:
                 target.sendall(data)
             except OSError:
                 break
         if target not in self._forgotten:
             _end(target)
+        if source in self._forgotten:
+            self._forgotten.discard(source)
+            source.close()
+
+    def _delay_s(self, size: int) -> float:
+        delay_s, wait_s = size / self.bytes_per_s if self.bytes_per_s else 0.0, _RETRANSMISSION_S
+        while self.loss and self._random.random() < self.loss:
+            delay_s, wait_s = delay_s + wait_s, 2 * wait_s
+        return delay_s
 
     def _mutated(self, data: bytes, reader: FrameReader) -> bytes:
         if self.flip_anything and self._random.random() < self.flip_anything:

@@ -237,10 +237,12 @@ class SlurmCluster:
         path = self.jobs / f"{job}.log"
         return path.read_text() if path.exists() else ""
 
-    def run_on(self, node: str, *line: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run_on(
+        self, node: str, *line: str, timeout_s: float = 120, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         """Runs a command on a node, as a user who is logged in there."""
         inside = ["nsenter", "--target", str(self._nodes[node].pid), "--net", "--mount", "--uts", *line]
-        return self._run(*inside, **variables)
+        return self._run(*inside, timeout_s=timeout_s, **variables)
 
     def leftovers(self) -> list[str]:
         """Returns the command lines of processes on nodes that belong neither to Slurm nor to the cluster."""
@@ -300,9 +302,9 @@ class SlurmCluster:
                 start_new_session=True,
             )
 
-    def _run(self, *line: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def _run(self, *line: str, timeout_s: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {**self._environment, **variables}
-        return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
 
     def _log(self) -> str:
         files = [*self.directory.glob("*.out"), *self.directory.glob("*.log"), *self.directory.glob("*/slurmd.log")]

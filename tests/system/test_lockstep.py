@@ -40,6 +40,19 @@ def until_done(run: Path, steps: int) -> None:
     until((run / "milestones" / f"{steps:010}" / "run.toml").exists, 60, f"{steps:,} environment steps")
 
 
+def test_a_signal_while_the_networks_are_made_ends_the_run_at_once(commands: Commands, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for number, code, what in ((signal.SIGTERM, 0, "simple_spread"), (signal.SIGINT, 130, "--resume")):
+        train = start(commands, run, what)
+        until(lambda train=train: "starting in one process" in log_of(train), 60, "the first line of the start")
+        began = time.monotonic()
+        train.send_signal(number)
+        assert train.wait(20) == code, log_of(train)
+        assert time.monotonic() - began < 5
+        assert f"shoal train --resume --lockstep --actors 2 --copies 32 --threads 1 --run {run}" in log_of(train)
+        assert "[0:00]" not in log_of(train)
+
+
 def test_one_process_gives_the_same_bits_however_often_it_is_ended(commands: Commands, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     first = start(commands, whole, "simple_spread")

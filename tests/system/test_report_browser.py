@@ -297,6 +297,27 @@ def test_a_live_page_takes_new_values_without_reloading_and_becomes_the_report(
     assert browser.evaluate("document.querySelector('.brand').textContent") == "Shoal report"
 
 
+def test_a_live_page_survives_answers_that_are_no_report(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dashboard, "REFRESH_PERIOD_S", 1)
+    monkeypatch.setattr(dashboard, "MAX_PAGE_AGE_S", 0.1)
+    directory = make_run(tmp_path / "run", lines=20)
+    served = dashboard.Dashboard()
+    served.serve(directory.path, LineDisplay(Console(file=io.StringIO())))
+    browser.open(served.url, width=1280, height=900)
+    browser.evaluate("document.querySelector('main h2').setAttribute('class', 'gone')")
+    with monkeypatch.context() as failing:
+        failing.setattr(dashboard._PageCache, "get", lambda _, **__: 1 / 0)
+        until(lambda: browser.evaluate("document.querySelector('#ended').checkVisibility()"), 30, "a notice")
+        assert browser.evaluate("document.querySelectorAll('svg.chart').length") > 5, "the charts stay"
+    write_lines(directory, [line(i, 3) for i in range(30)])
+    until(lambda: not browser.evaluate("document.querySelector('#ended').checkVisibility()"), 30, "no notice")
+    assert browser.evaluate("Math.max(...shoalReport.linesOf('s0-return')[0].x)") == 150_000
+    assert not browser.evaluate("document.querySelector('main h2').hasAttribute('class')"), "attributes go, too"
+    served.stop_serving()
+
+
 def test_a_live_page_says_where_the_report_is_if_its_server_dies(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

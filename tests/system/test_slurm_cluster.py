@@ -225,18 +225,39 @@ def test_nodes_play_together_and_survive_the_death_of_one(
     assert not list((shared.path / "targets").iterdir()), "Prometheus forgets what has ended"
 
 
-def test_an_array_divides_a_sweep(cluster: SlurmCluster, shared: SharedDirectory) -> None:
-    directory = shared.path / "sweep"
+def test_an_array_divides_a_sweep_and_gives_the_table_of_one_machine(
+    cluster: SlurmCluster, shared: SharedDirectory
+) -> None:
+    """Twelve runs on two nodes, each executed once, have the bits of twelve runs on one node."""
     options = ("--lockstep", "--steps", "600", "--episodes", "10", "--no-film", "--copies", "8")
-    line = ("sweep", "simple_spread", "--run", str(directory), "--seeds", "4", "--", *options, *SMALL[2:])
-    array = shared.submit(
-        *line, "--set", "replay.batch=16", "--set", "replay.min_size=200", script=SWEEP, options=("--array=1-2",)
-    )
-    for task in ("1", "2"):
-        shared.ends_well(f"{array}_{task}")
-    claims = sorted(path.name for path in directory.glob("*/.*.claim-*"))
-    assert claims == [f".seed-{seed}.claim-1" for seed in (1, 2, 3, 4)]
-    assert len(json.loads((directory / "sweep.json").read_text())["runs"]) == 4
+    sizes = (*SMALL[2:], "--set", "replay.min_size=200")
+
+    def sweep(directory: Path) -> tuple[str, ...]:
+        variants = ("--seeds", "6", "--vary", "replay.batch=16|32")
+        return ("sweep", "simple_spread", "--run", str(directory), *variants, "--", *options, *sizes)
+
+    divided, alone = shared.path / "divided", shared.path / "alone"
+    array = shared.submit(*sweep(divided), script=SWEEP, options=("--array=1-2", "--exclusive", "--exclude=n3"))
+    tasks = [f"{array}_{task}" for task in (1, 2)]
+    for task in tasks:
+        shared.ends_well(task)
+    assert {cluster.node_of(task) for task in tasks} == {"n1", "n2"}
+    claims = sorted(divided.rglob(".*.claim-*"))
+    assert [path.name for path in claims] == [f".seed-{seed}.claim-1" for seed in range(1, 7)] * 2
+    assert {json.loads(path.read_text())["host"] for path in claims} == {"n1", "n2"}
+
+    done = cluster.run_on("n3", "shoal", *sweep(alone), timeout_s=600, **shared.variables)
+    assert done.returncode == 0, done.stderr
+    tables = [json.loads((directory / "sweep.json").read_text()) for directory in (divided, alone)]
+    assert len(tables[0]["runs"]) == 12
+    assert tables[0]["rows"] == tables[1]["rows"]
+    assert weights_of(divided) == weights_of(alone)
+
+
+def weights_of(sweep: Path) -> dict[str, str]:
+    """Returns the digest of each run's policies, by the run's directory in the sweep's."""
+    files = {file.parent.relative_to(sweep): json.loads(file.read_text()) for file in sweep.rglob("evaluation.json")}
+    return {str(directory): evaluation["weights_hash"] for directory, evaluation in files.items()}
 
 
 def test_a_node_with_few_processors_needs_an_option(cluster: SlurmCluster, shared: SharedDirectory) -> None:

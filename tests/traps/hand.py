@@ -23,6 +23,7 @@ from learner_node.persistence.state import Counters, copy_state, restore_state
 from learner_node.stacked.update import StackedUpdate
 from learner_node.update.batches import LossBatch
 from tests.common.examples import make_header, random_weights
+from tests.learner_node.teams import run_for
 
 DOUBLE = torch.zeros((), dtype=torch.float64)
 ONE_UNIT = NetworkSpec(policy_hidden=(1,), critic_hidden=(1,), share_policies=False, share_critics=False)
@@ -53,7 +54,7 @@ def critic(weights: Sequence[float], bias: float = 0.0) -> list[float]:
 
 def learner(joint: AgentsSpec, *, seed: int = 0, **algorithm: Any) -> StackedUpdate:
     """Returns a learner in float64, plain maddpg unless asked for more, whose networks can be set by hand."""
-    return StackedUpdate(joint, ONE_UNIT, AlgorithmSpec(**{"name": "maddpg", **algorithm}), seed, DOUBLE)
+    return StackedUpdate(run_for(joint, ONE_UNIT, AlgorithmSpec(**{"name": "maddpg", **algorithm}), seed=seed), DOUBLE)
 
 
 def put(into: StackedUpdate, **networks: Sequence[Sequence[float]]) -> None:

@@ -11,7 +11,7 @@ from common.run.presets import PRESETS
 from common.run.run import ExplorationSpec, NetworkSpec, make_run_spec
 from common.spec import Categorical, joint_spec
 from common.worlds import make_world
-from learner_node.schedule import exploration_scale, random_fraction
+from learner_node.timing.schedule import exploration_scale, random_fraction
 from tests.traps.hand import STILL, collect, critic, learner, policy, put, rows, run_in, untrained
 
 MOVES = [(0.0, 0.0), (-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)]

@@ -16,6 +16,7 @@ from common.transitions import transition_dtype
 from learner_node.persistence.state import Counters, copy_state
 from learner_node.stacked.update import StackedUpdate
 from learner_node.update.batches import LossBatch
+from tests.learner_node.teams import run_for
 from tests.traps.hand import DOUBLE, STILL, UNIT, collect, critic, learner, paper, policy, put, rows, run_in, team
 
 
@@ -112,7 +113,7 @@ def test_20_the_preset_paper_clips_each_weight_matrix_and_bias_vector() -> None:
 def losses(joint: AgentsSpec, name: str, batch: LossBatch, *, shared: bool) -> np.ndarray:
     """Returns the critics' losses on a batch of a learner that always starts alike."""
     network = NetworkSpec(policy_hidden=(8,), critic_hidden=(8,), share_critics=shared)
-    found = StackedUpdate(joint, network, AlgorithmSpec(name=name), 3, DOUBLE)
+    found = StackedUpdate(run_for(joint, network, AlgorithmSpec(name=name), seed=3), DOUBLE)
     return found.update(batch, STILL, STILL).critic_loss.numpy()
 
 
@@ -160,7 +161,7 @@ def test_26_a_rows_action_and_target_do_not_depend_on_the_rest_of_the_batch() ->
     Here a network is its parameters alone: a row is answered alike alone and in company, and as an actor answers it.
     """
     run = run_in("simple_spread", algorithm={"name": "maddpg"})
-    found = StackedUpdate(run.joint, run.spec.network, run.spec.algorithm, 3, DOUBLE)
+    found = StackedUpdate(run_for(run.joint, run.spec.network, run.spec.algorithm, seed=3), DOUBLE)
     rng = np.random.default_rng(0)
     batch = rows(run.joint, next_obs=rng.normal(0.0, 5.0, (16, run.joint.obs_dim)), count=16)
     logits, target = found.logits(batch.next_obs).clone(), found.td_target(batch)
@@ -191,7 +192,7 @@ def test_26_targets_follow_everything_that_is_learnt() -> None:
 def test_26_an_actor_answers_as_the_learner_does() -> None:
     """The same parameters in an actor's numpy give the same logits: there is no mode to forget to switch."""
     run = run_in("simple_spread")
-    found = StackedUpdate(run.joint, run.spec.network, run.spec.algorithm, 3, DOUBLE)
+    found = StackedUpdate(run_for(run.joint, run.spec.network, run.spec.algorithm, seed=3), DOUBLE)
     obs = np.random.default_rng(0).normal(size=(4, run.joint.obs_dim)).astype(np.float32)
     acted = Policy(run.players, run.spec.network, found.policy_weights()).logits(obs)
     np.testing.assert_allclose(acted, found.logits(torch.tensor(obs.astype(float))), rtol=1e-5, atol=1e-6)
@@ -207,10 +208,10 @@ def test_30_a_policy_for_everyone_is_never_a_silent_default() -> None:
     each agent, as the algorithm is published.
     """
     joint = run_in("simple_tag").joint
-    published = StackedUpdate(joint, paper().network, paper().algorithm, 0, DOUBLE).layout
+    published = StackedUpdate(run_for(joint, paper().network, paper().algorithm), DOUBLE).layout
     assert published.policy_networks == published.critic_networks == (0, 1, 2, 3)
     default = make_run_spec({"scenario": "simple_tag"})
-    shared = StackedUpdate(joint, default.network, default.algorithm, 0, DOUBLE).layout.policy_networks
+    shared = StackedUpdate(run_for(joint, default.network, default.algorithm), DOUBLE).layout.policy_networks
     assert shared[3] not in shared[:3], "a prey never has a predator's policy"
     assert (len(set(shared)) < 4) == default.network.share_policies
 
@@ -234,7 +235,7 @@ def test_31_sharing_stops_at_a_role() -> None:
     joint = joint_spec([(name, side, 2, (UNIT,)) for name, side in alike])
     tag, speaker_listener = run_in("simple_tag").joint, run_in("simple_speaker_listener").joint
     for spec, roles in ((tag, (0, 0, 0, 1)), (speaker_listener, (0, 1)), (joint, (0, 0, 1, 2))):
-        layout = StackedUpdate(spec, shared, AlgorithmSpec(name="maddpg"), 0, DOUBLE).layout
+        layout = StackedUpdate(run_for(spec, shared, AlgorithmSpec(name="maddpg")), DOUBLE).layout
         assert (layout.policy_networks, layout.critic_networks) == (roles, roles)
 
 
@@ -243,7 +244,7 @@ def test_31_agents_that_share_can_be_told_apart() -> None:
     for apart in (False, True):
         network = {"share_policies": True, "tell_apart": apart}
         run = run_in("simple_spread", network=network)
-        found = StackedUpdate(run.joint, run.spec.network, run.spec.algorithm, 0, DOUBLE)
+        found = StackedUpdate(run, DOUBLE)
         logits = found.logits(torch.full((1, run.joint.obs_dim), 0.3, dtype=torch.float64)).view(3, 5)
         # Sums in another order, as a product may take them for one agent and another, are the same decision.
         for one, other in ((0, 1), (1, 2)):
@@ -268,6 +269,6 @@ def test_32_a_critic_reads_each_number_once() -> None:
     """Joining "all observations" with an agent's own once more would show it twice: a critic has O + U inputs."""
     joint = run_in("simple_tag").joint
     for shared in (False, True):
-        found = StackedUpdate(joint, NetworkSpec(share_critics=shared), AlgorithmSpec(), 0, DOUBLE)
+        found = StackedUpdate(run_for(joint, NetworkSpec(share_critics=shared), AlgorithmSpec()), DOUBLE)
         for one in found.layout.critics:
             assert sorted(one.input_columns) == list(range(joint.obs_dim + joint.action_dim))

@@ -28,6 +28,7 @@ from learner_node.persistence.state import Counters, TrainingState, copy_state, 
 from learner_node.stacked.update import StackedUpdate
 from replay_server.config import ReplayConfig
 from replay_server.replay import Replay
+from tests.learner_node.teams import run_for
 from tests.traps.hand import DOUBLE, UNIT, rows, run_in
 
 # ---- 33: checkpoints ------------------------------------------------------------------------------------------------
@@ -37,7 +38,7 @@ MIXED = joint_spec([("mover", "a", 3, (UNIT,)), ("chooser", "b", 2, (Categorical
 
 
 def fresh(seed: int = 1) -> StackedUpdate:
-    return StackedUpdate(MIXED, NetworkSpec((4,), (4,)), AlgorithmSpec(name="matd3"), seed, DOUBLE)
+    return StackedUpdate(run_for(MIXED, NetworkSpec((4,), (4,)), AlgorithmSpec(name="matd3"), seed=seed), DOUBLE)
 
 
 def trained_on(found: StackedUpdate, updates: Sequence[int]) -> StackedUpdate:

@@ -10,7 +10,7 @@ from common.run.players import players
 from common.run.run import AlgorithmSpec, make_run_spec
 from common.transitions import transition_dtype
 from learner_node.devices import Device
-from learner_node.replay_session import SampledBatch
+from learner_node.replay.replay_session import SampledBatch
 from learner_node.trainer import Trainer
 from learner_node.update.layout import network_layout
 from tests.traps.hand import LIFT, ONE_UNIT, critic, learner, policy, put, rows, run_in, team

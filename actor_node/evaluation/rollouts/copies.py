@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from actor_node.evaluation.info_metrics import EpisodeMetrics
+from actor_node.evaluation.episode_metrics import EpisodeMetrics
 from actor_node.evaluation.rollouts.episodes import Actor, Episode, Float64s, start_episodes
 from common.errors import ShoalError, WorldError
 from common.policy.heads import Floats

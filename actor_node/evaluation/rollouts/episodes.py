@@ -88,7 +88,7 @@ class Episode(msgspec.Struct, frozen=True):
     failure: str = ""
     """The exception of the environment; empty if the episode succeeded."""
     metrics: dict[str, tuple[float, float | None]] = {}
-    """Numbers in the infos by name: the mean over steps, and the value at the last step (info_metrics.py)."""
+    """Numbers in the infos by name: the mean over steps, and the value at the last step (episode_metrics.py)."""
 
 
 class EpisodeBatch(NamedTuple):

@@ -20,9 +20,9 @@ from actor_node.collection.collector import Interrupted
 from actor_node.evaluation.rollouts.copies import make_copy_set, play_in_copies
 from actor_node.evaluation.rollouts.process_pool import END_TIMEOUT_S, LEAVING, READY, REQUEST, PlayReport, PoolTask
 from common.errors import ConfigError, ShoalError
-from common.process.child_process import make_pipe_private
+from common.process.children.child_process import make_pipe_private
+from common.process.children.parent import die_with_parent
 from common.process.exit import DONE, FAILED
-from common.process.parent import die_with_parent
 
 
 def main() -> None:

@@ -15,7 +15,7 @@
 | parent: children to end       | their end; SIGKILL 5 s after `leaving` or SIGTERM, to all at the same time         |
 
 A child is a separate program (`python -m actor_node.evaluation.rollouts.play_process`), not a copy of the parent
-(common/process/child_process.py).
+(common/process/children/child_process.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import msgspec
 from actor_node.evaluation.rollouts.episodes import Actor, Episode, Watcher
 from actor_node.evaluation.rollouts.schedule import EpisodeSchedule, PlayLimits
 from common.errors import ConfigError, ShoalError, WorldError
-from common.process.child_process import ChildProcess
+from common.process.children.child_process import ChildProcess
 from common.worlds import World
 
 END_TIMEOUT_S = 5.0

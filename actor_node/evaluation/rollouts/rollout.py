@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actor_node.evaluation.info_metrics import info_metrics, step_metrics
+from actor_node.evaluation.episode_metrics import metrics_of_batch, metrics_of_episodes
 from actor_node.evaluation.rollouts.batched import play_episodes
 from actor_node.evaluation.rollouts.copies import make_copy_set, play_in_copies
 from actor_node.evaluation.rollouts.episodes import (
@@ -107,7 +107,7 @@ def run_rollouts(rollout: RolloutTask, options: PlayOptions, watcher: Watcher) -
             return _play_foreign(rollout, options, max_steps, watcher)
     batch, world = _play_batched(rollout, options, max_steps, watcher)
     if is_foreign(rollout.run.spec.scenario):
-        metrics = _without_refused(step_metrics(batch), watcher)
+        metrics = _without_refused(metrics_of_batch(batch), watcher)
         return RolloutResult(RolloutStats.of_batch(batch)._replace(info_metrics=metrics), world, max_steps=max_steps)
     if not rollout.task.fast or not rollout.task.check:
         return RolloutResult(RolloutStats.of_batch(batch), world, max_steps=max_steps)
@@ -144,7 +144,7 @@ def _play_foreign(rollout: RolloutTask, options: PlayOptions, max_steps: int, wa
     if not len(rollouts.returns):
         first = rollouts.failures[0].failure if rollouts.failures else "every evaluation process has ended"
         raise WorldError(f"{rollout.name}: every episode failed: {first}")
-    metrics = _without_refused(info_metrics(episodes), watcher)
+    metrics = _without_refused(metrics_of_episodes(episodes), watcher)
     return RolloutResult(rollouts._replace(info_metrics=metrics), run.spec.scenario, max_steps=max_steps)
 
 

@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from common.errors import ConfigError, ShoalError, WorldError
-from common.process.child_process import ChildProcess
+from common.process.children.child_process import ChildProcess
 from common.run.spaces import AgentSpaces
 from common.run.world_facts import WorldFacts
 from common.spec import AgentsSpec

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from common.errors import ShoalError
-from common.process.child_process import kill_session_with_parent, make_pipe_private
+from common.process.children.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE, FAILED
 from common.worlds import World, find_state_dim, make_world, world_spaces
 from common.worlds.adapters.constructor_options import describe_options

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator
 from shoal.commands.bench import end_to_end, memory, peers, world_rates
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.data_plane import replay, weights
-from shoal.commands.bench.measurements import BenchProgress, BenchRow
+from shoal.commands.bench.measurements import BenchFailure, BenchProgress, BenchRow
 from shoal.commands.bench.single_process import actor, learner, policy, worlds
 
-Benchmark = Callable[[BenchConfig], Iterator[BenchRow | BenchProgress]]
+Benchmark = Callable[[BenchConfig], Iterator[BenchRow | BenchFailure | BenchProgress]]
 
 BENCHMARKS: dict[str, Benchmark] = {
     "worlds": worlds.rows,
@@ -39,4 +39,4 @@ BENCHMARKS: dict[str, Benchmark] = {
 BY_NAME_ONLY = ("peers", "world")
 """Benchmarks that run only if named: peers downloads gigabytes, and world needs the name of a world."""
 
-__all__ = ["BENCHMARKS", "BY_NAME_ONLY", "BenchConfig", "BenchProgress", "BenchRow"]
+__all__ = ["BENCHMARKS", "BY_NAME_ONLY", "BenchConfig", "BenchFailure", "BenchProgress", "BenchRow"]

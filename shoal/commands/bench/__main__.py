@@ -11,8 +11,8 @@ import sys
 import msgspec
 
 from common.errors import ShoalError
+from common.process.children.parent import die_with_parent
 from common.process.exit import INTERRUPTED
-from common.process.parent import die_with_parent
 from shoal.commands.bench import BENCHMARKS, BenchConfig, world_rates
 
 

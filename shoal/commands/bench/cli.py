@@ -14,11 +14,11 @@ from rich.status import Status
 
 from common.errors import ConfigError, ShoalError
 from common.process import command
+from common.process.children.python_command import module_command
 from common.process.exit import BAD_USAGE
-from common.process.python_command import module_command
 from common.run.validation_errors import suggest
 from common.worlds import scenarios, world_spec
-from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchProgress, BenchRow
+from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchFailure, BenchProgress, BenchRow
 from shoal.commands.bench.measurements import as_text
 
 END_TIMEOUT_S = 30.0
@@ -54,6 +54,8 @@ def bench(what: tuple[str, ...], **values: Any) -> None:
                 command.result(as_text(figure))
     if config.json:
         command.result(msgspec.json.encode(found))
+    if failed := [row.name for row in found if isinstance(row, BenchFailure)]:
+        raise ShoalError(f"{len(failed)} of {len(found)} rows have no figures: {', '.join(failed)}.")
 
 
 def _worlds(what: Sequence[str]) -> list[str]:
@@ -71,7 +73,7 @@ def _worlds(what: Sequence[str]) -> list[str]:
     return names
 
 
-def measure(name: str, config: BenchConfig, worlds: Sequence[str] = ()) -> Iterator[BenchRow]:
+def measure(name: str, config: BenchConfig, worlds: Sequence[str] = ()) -> Iterator[BenchRow | BenchFailure]:
     """Yields the rows of one benchmark, run in a separate process; raises ShoalError if it fails.
 
     worlds: the names of the worlds to measure, for the benchmark `world`.
@@ -95,7 +97,7 @@ def measure(name: str, config: BenchConfig, worlds: Sequence[str] = ()) -> Itera
             process.wait(END_TIMEOUT_S)
 
 
-def _read(process: subprocess.Popen[bytes]) -> Iterator[BenchRow]:
+def _read(process: subprocess.Popen[bytes]) -> Iterator[BenchRow | BenchFailure]:
     if process.stdout is None:
         return
     status = _screen.status("starting")
@@ -107,7 +109,7 @@ def _read(process: subprocess.Popen[bytes]) -> Iterator[BenchRow]:
             else:
                 # A running rich status would redirect results from stdout to the screen.
                 status.stop()
-                yield msgspec.convert(line, BenchRow)
+                yield msgspec.convert(line, BenchFailure) if "failed" in line else msgspec.convert(line, BenchRow)
     finally:
         status.stop()
 

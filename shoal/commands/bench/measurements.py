@@ -26,6 +26,14 @@ class BenchRow(msgspec.Struct, frozen=True):
     """Goal of the ratio; 0 means no goal."""
 
 
+class BenchFailure(msgspec.Struct, frozen=True):
+    """The row of figures that could not be measured, while other rows can be."""
+
+    name: str
+    failed: str
+    """Why there are no figures."""
+
+
 class BenchProgress(msgspec.Struct, frozen=True):
     """What a benchmark is doing, as text."""
 
@@ -37,8 +45,10 @@ def row(name: str, unit: str, value: float, baseline: tuple[str, float], goal: f
     return BenchRow(name, value, unit, *baseline, value / baseline[1] if baseline[1] else 0.0, goal)
 
 
-def as_text(row: BenchRow) -> str:
+def as_text(row: BenchRow | BenchFailure) -> str:
     """Returns a row as a line of text."""
+    if isinstance(row, BenchFailure):
+        return f"{row.name:<34} failed: {row.failed}"
     bound = "<=" if row.unit in SMALLER_IS_BETTER else ">="
     goal = f"  (goal {bound} {row.goal:g}x)" if row.goal else ""
     baseline = f"{row.ratio:.2f}x {row.baseline_name} ({row.baseline:,.4g}){goal}" if row.baseline_name else ""

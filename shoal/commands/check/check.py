@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from common.errors import ConfigError
-from common.process.child_process import ChildProcess
+from common.process.children.child_process import ChildProcess
 from common.run.normalisation import resolve_normalisation
 from common.run.preset_choice import AUTO, PresetChoice, choose, describe, layer
 from common.run.run import UNLIMITED_ROWS, RunSpec, make_run_spec

@@ -19,7 +19,7 @@ from typing import BinaryIO
 import msgspec
 
 from common.errors import ShoalError
-from common.process.child_process import kill_session_with_parent, make_pipe_private
+from common.process.children.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE
 from common.run.players import with_sides
 from common.worlds import World, find_state_dim, make_world, world_spaces

@@ -75,9 +75,15 @@ def check(world: str, **values: Any) -> None:
     if config.json:
         command.result(msgspec.json.encode(found))
     else:
-        print_check(found, spec, _results())
+        print_check(found, spec, _results(), _options(config))
     if not found.ok:
         raise click.exceptions.Exit(FAILED)
+
+
+def _options(config: CheckConfig) -> list[str]:
+    """Returns the options with which `shoal train` makes the same world."""
+    limit = ["--max-episode-steps", str(config.max_episode_steps)] if config.max_episode_steps else []
+    return [*(word for setting in config.set for word in ("--set", setting)), *limit]
 
 
 def check_spec(world: str, settings: Mapping[str, Any], *, max_episode_steps: int, seed: int) -> RunSpec:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from actor_node.collection.exploration import Exploration
 from common.policy.heads import Floats, GreedyHeads
 from common.policy.masks import ActionMasks
-from common.process.resources import private_bytes
+from common.process.monitoring.resources import private_bytes
 from common.run.run import ExplorationSpec
 from common.spec import AgentsSpec, Box
 from common.worlds import World

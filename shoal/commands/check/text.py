@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from common.process.shell_command import shell_command
 from common.run.players import players
 from common.run.run import RunSpec
 from common.spec import AgentSpec, Box
@@ -23,13 +24,16 @@ _ACTORS = 2
 """Workers of `shoal train` by default."""
 
 
-def print_check(check: WorldCheck, spec: RunSpec, screen: Console) -> None:
-    """Prints the check: agents, episodes, speed, findings, and settings to paste."""
-    for part in _parts(check, spec):
+def print_check(check: WorldCheck, spec: RunSpec, screen: Console, options: Sequence[str] = ()) -> None:
+    """Prints the check: agents, episodes, speed, findings, and the command to train with.
+
+    options: words of the options that the check was made with and that training needs, too, as in `--set world.N=5`.
+    """
+    for part in _parts(check, spec, options):
         screen.print(part, soft_wrap=True, highlight=False)
 
 
-def _parts(check: WorldCheck, spec: RunSpec) -> Iterable[RenderableType]:
+def _parts(check: WorldCheck, spec: RunSpec, options: Sequence[str]) -> Iterable[RenderableType]:
     if check.agents is not None:
         yield _agents(check, spec)
     if check.state_dim:
@@ -51,7 +55,7 @@ def _parts(check: WorldCheck, spec: RunSpec) -> Iterable[RenderableType]:
         yield Text(f"{_LEVEL_TEXTS[finding.level]} ({finding.topic}): {_with_advice(finding.seen, finding.to_do)}")
     if not check.findings:
         yield Text("Nothing to fix was found.")
-    yield Text(_next(check))
+    yield Text(_next(check, options))
 
 
 def _agents(check: WorldCheck, spec: RunSpec) -> Table:
@@ -117,17 +121,19 @@ def _speed(measured: StepRate) -> Text:
     )
 
 
-def _next(check: WorldCheck) -> str:
+def _next(check: WorldCheck, options: Sequence[str]) -> str:
     if not check.ok:
         return f"checked in {duration(check.seconds)}: fix the errors before training."
-    settings = "".join(f" {_option(one)}" for one in check.suggestions)
+    suggested = [word for one in check.suggestions for word in _option(one)]
+    train = shell_command("shoal", "train", check.world, *options, *suggested)
     reasons = "".join(f"\n  {one.setting}: {one.reason}" for one in check.suggestions)
-    return f"checked in {duration(check.seconds)}. Next: shoal train {check.world}{settings}{reasons}"
+    return f"checked in {duration(check.seconds)}. Next: {train}{reasons}"
 
 
-def _option(one: Suggestion) -> str:
-    value = str(one.value).lower() if isinstance(one.value, bool) else one.value
-    return f"--max-episode-steps {value}" if one.setting == "episode.max_steps" else f"--set {one.setting}={value}"
+def _option(one: Suggestion) -> tuple[str, str]:
+    """Returns the option of a suggested setting and its value."""
+    value = str(one.value).lower() if isinstance(one.value, bool) else str(one.value)
+    return ("--max-episode-steps", value) if one.setting == "episode.max_steps" else ("--set", f"{one.setting}={value}")
 
 
 def _with_advice(seen: str, to_do: str) -> str:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from actor_node.evaluation.evaluate import Evaluation
 from common.process import command
+from common.process.shell_command import shell_command
 from common.run.directory import RunDirectory
 from shoal.commands.diagnose.diagnosis import SEED, Diagnosis, diagnose
 from shoal.commands.diagnose.warning import DiagnosisWarning
@@ -119,7 +120,7 @@ def print_warnings_after_training(
         found = make_diagnosis(directory, episodes_after_training(len(directory.run.joint.agents)))
     if found.warnings and found.updates:
         print_warnings(found.warnings, screen)
-        screen.print(f"details: shoal diagnose {directory.path}", soft_wrap=True, markup=False)
+        screen.print(f"details: {shell_command('shoal', 'diagnose', directory.path)}", soft_wrap=True, markup=False)
 
 
 def episodes_after_training(agents: int) -> int:

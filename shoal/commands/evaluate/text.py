@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from actor_node.evaluation.episode_metrics import meaning_of
 from actor_node.evaluation.evaluate import Evaluation, SideScale
-from actor_node.evaluation.info_metrics import meaning_of
 from actor_node.evaluation.task import FOREIGN_DYNAMICS
 from actor_node.evaluation.task_metrics import MEANINGS
 from shoal.commands.evaluate.summary import Evaluations
@@ -41,7 +41,7 @@ def scale_lines(result: Evaluation) -> list[str]:
 
 def _scale_line(scale: SideScale) -> str:
     of = f"{scale.side} against the {scale.opponents} team" if scale.side else "scale"
-    teams = ", ".join(f"{one.name} {one.return_mean:.2f}" for one in scale.references)
+    teams = ", ".join(f"{_SHORT_NAMES.get(one.name, one.name)} {one.return_mean:.2f}" for one in scale.references)
     # In a world with several sides, the lines above have the return against the team's own other sides.
     this_team = f", this team {scale.return_mean:.2f}" if scale.side else ""
     return f"{of}: {teams}{this_team}; {standing(scale)}"
@@ -56,9 +56,11 @@ def standing(scale: SideScale) -> str:
     return f"clearly better than {_NAMES['random']} and {_NAMES['untrained']}"
 
 
+# Not the run's own first weights: one size for every run, so that the scales of runs can be compared.
+_SHORT_NAMES = {"untrained": "untrained (64-64)"}
 _NAMES = {
     "random": "random actions",
-    "untrained": "an untrained team",
+    "untrained": "an untrained 64-64 team",
     "frozen": "the frozen team",
     "scripted": "the scripted team",
 }

@@ -15,7 +15,7 @@ from common.history import built_in_spaces, history_of
 from common.policy.file import PolicyFile, load_policy
 from common.policy.network import memory_units, unflatten
 from common.process import command
-from common.process.metrics import software_version
+from common.process.monitoring.metrics import software_version
 from common.run.players import members_of
 from common.run.run import Run
 from common.run.spaces import AgentSpaces, side_by_side
@@ -88,7 +88,14 @@ def export(run: Path, output: Path | None, logits: bool, as_json: bool) -> None:
         )
     for one in written:
         agents = f", for {', '.join(one.agents)} together" if len(one.agents) > 1 else ""
-        command.result(f"{target / one.file}: {one.obs_dim} inputs, {one.action_dim} outputs{agents}")
+        memory = f", and a memory of {one.memory_dim} numbers" if one.memory_dim else ""
+        command.result(f"{target / one.file}: {one.obs_dim} inputs, {one.action_dim} outputs{memory}{agents}")
+    if any(one.memory_dim for one in written):
+        click.echo(
+            "The policies are recurrent: pass zeros as the input `memory` in the first step of an episode, then the "
+            "output `next_memory` of the step before.",
+            err=True,
+        )
 
 
 def write_team(policy: PolicyFile, directory: Path, *, logits: bool = False) -> list[ExportedPolicy]:

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from common.errors import ConfigError
+from common.process.shell_command import shell_command
 from common.run.directory import RunDirectory
 from common.run.evaluations import read_evaluations
 from shoal.commands.report.run_record import RunRecord, grouped, read_record
@@ -110,16 +111,15 @@ def _results(record: RunRecord, scenario: str, label: str) -> RunResults:
 
 
 def _final(directory: RunDirectory) -> Scores:
+    evaluate = shell_command("shoal", "evaluate", directory.path)
     try:
         found = msgspec.json.decode(directory.evaluation_file.read_bytes(), type=_FinalEvaluation)
     except FileNotFoundError:
         raise ConfigError(
-            f"{directory.path} has no final evaluation (evaluation.json). Make it with: shoal evaluate {directory.path}"
+            f"{directory.path} has no final evaluation (evaluation.json). Make it with: {evaluate}"
         ) from None
     except msgspec.MsgspecError as e:
-        raise ConfigError(
-            f"{directory.evaluation_file} is damaged: {e}. Repeat: shoal evaluate {directory.path}"
-        ) from None
+        raise ConfigError(f"{directory.evaluation_file} is damaged: {e}. Repeat: {evaluate}") from None
     metrics = _finite({name: one.mean if one else None for name, one in found.metrics.items()})
     return Scores(found.updates, found.return_mean, len(found.return_per_agent), metrics)
 

@@ -23,7 +23,7 @@ from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from shoal.commands.paper.plan import ExperimentSize, TableRun, chosen_tasks, plan, refuse_other_runs
 from shoal.commands.paper.scores import OUTCOMES, ResultTable, tables
-from shoal.commands.sweep.claims import Claims, owner_of
+from shoal.commands.sweep.claims import Claims
 from shoal.commands.sweep.plan import part_of
 from shoal.commands.sweep.runner import Executed, make_directory, parallel_runs, run_all
 
@@ -98,7 +98,8 @@ def paper(**values: Any) -> int:
     make_directory(directory)
     stop = Stop()
     stop.on_signals()
-    trained = _train(mine, config.jobs, stop, Claims(directory))
+    claims = Claims(directory)
+    trained = _train(mine, config.jobs, stop, claims)
     if stop.requested:
         _screen.print("Stopped. Run the same command to continue.", soft_wrap=True)
         return stop.exit_code
@@ -106,7 +107,7 @@ def paper(**values: Any) -> int:
         logs = ", ".join(map(str, trained.failed))
         raise ShoalError(f"{len(trained.failed)} of {len(mine)} runs failed. Logs: {logs}.")
     if missing := sum(not run.job.finished for run in runs):
-        owners = "".join(f" {owner}." for owner in dict.fromkeys(map(owner_of, trained.elsewhere)))
+        owners = "".join(f" {owner}." for owner in dict.fromkeys(map(claims.owner_of, trained.elsewhere)))
         _screen.print(
             f"{missing} of {len(runs)} runs are not trained yet, {len(trained.elsewhere)} in progress.{owners} The same"
             " command writes the tables when every run is trained.",

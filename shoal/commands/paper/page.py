@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 import jinja2
 
+from common.process.shell_command import shell_command
 from shoal.commands.paper.plan import ExperimentSize, options
 from shoal.commands.paper.scores import ResultTable, Score, Verdict
 from shoal.commands.paper.tasks import TASKS, PaperTask
@@ -87,7 +87,7 @@ def _table_text(table: ResultTable, task: PaperTask, size: ExperimentSize) -> _T
         rows=rows,
         plot=plot_name(table),
         commands=tuple(
-            shlex.join(("shoal", "train", task.scenario, "--seed", seed, *options(task, variant, size)))
+            shell_command("shoal", "train", task.scenario, "--seed", seed, *options(task, variant, size))
             for variant in task.variants
         ),
     )

@@ -18,6 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from actor_node.evaluation.evaluate import SideScale
+from common.process.shell_command import shell_command
 from common.run.run import ReplaySpec
 from learner_node.engine_choice import engine_of
 from shoal import number_format
@@ -29,12 +30,21 @@ from shoal.commands.report.figure_view import FigureView, figure_view
 from shoal.commands.report.figures import AXES, LEARNING, MAIN, SYSTEM, ReportFigure, wait_fractions
 from shoal.commands.report.line_style import COLOURS
 from shoal.commands.report.reading import NextStep, Trend, comparison_text, next_steps, run_trend, trend_text
-from shoal.commands.report.run_record import RunGroup, RunRecord, default_settings, flat_settings, grouped
+from shoal.commands.report.run_record import (
+    RunGroup,
+    RunRecord,
+    default_settings,
+    differing_settings,
+    flat_settings,
+    grouped,
+    named_settings,
+    setting_text,
+)
 from shoal.statistics import mean_interval
 
 _TEAMS = {
     "random": "random actions",
-    "untrained": "untrained team",
+    "untrained": "untrained 64-64 team",
     "frozen": "frozen team",
     "scripted": "scripted team",
 }
@@ -89,6 +99,8 @@ class ScenarioSection(NamedTuple):
     """Whether there is more to show than the live status of a run that is not evaluated yet."""
     comparison: tuple[ScaleRow, ...]
     """The results of several groups on one scale; empty if there is only one group."""
+    unnamed_settings: tuple[str, ...]
+    """Settings in which the groups differ and that their labels do not name."""
     comparison_text: str
     """Which group is best; empty if there is none to compare, and in a contest."""
     scales: tuple[ReferenceScale, ...]
@@ -209,6 +221,7 @@ def _section(
         results=results,
         has_result=live is None or any(result.runs for result in results),
         comparison=tuple(on_one_scale(estimates)),
+        unnamed_settings=_unnamed_settings(groups),
         comparison_text="" if any(result.sides for result in results) else comparison_text(estimates),
         scales=_scales(results[0]) if len(results) == 1 else (),
         length_warning=_length_warning(records),
@@ -223,6 +236,12 @@ def _section(
         settings=tuple((group.label, _settings(group.records[0])) for group in groups),
         machines=_machines(records),
     )
+
+
+def _unnamed_settings(groups: Sequence[RunGroup]) -> tuple[str, ...]:
+    settings = [flat_settings(group.records[0].run.spec) for group in groups]
+    named = named_settings(settings)
+    return tuple(name for name in differing_settings(settings) if name not in named)
 
 
 def _read_run(record: RunRecord) -> Reading:
@@ -326,19 +345,11 @@ def _settings(record: RunRecord) -> tuple[SettingRow, ...]:
     return tuple(
         SettingRow(
             name,
-            _setting_text(value),
-            _setting_text(defaults[name]) if name in defaults and defaults[name] != value else "",
+            setting_text(value),
+            setting_text(defaults[name]) if name in defaults and defaults[name] != value else "",
         )
         for name, value in flat_settings(record.run.spec).items()
     )
-
-
-def _setting_text(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={one}" for key, one in value.items()) or "none"
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _machines(records: Sequence[RunRecord]) -> tuple[tuple[str, Mapping[str, Mapping[str, Any]]], ...]:
@@ -361,8 +372,9 @@ def _environment() -> jinja2.Environment:
         "fixed": number_format.fixed,
         "significant": number_format.significant,
         "percent": number_format.percent,
-        "setting": _setting_text,
+        "setting": setting_text,
     }
+    environment.globals["shell_command"] = shell_command
     environment.globals["style"] = (_HERE / "style.css").read_text("utf-8")
     script = (_HERE / "report.js").read_text("utf-8")
     environment.globals["script"] = script

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from actor_node.evaluation.rollouts.episodes import Float64s
+from common.process.shell_command import shell_command
 from shoal.commands.diagnose.team_warnings import min_updates
 from shoal.commands.report.comparison import Estimate
 from shoal.commands.report.run_record import RunRecord
@@ -113,12 +115,12 @@ def comparison_text(estimates: Sequence[Estimate]) -> str:
 
 def next_steps(record: RunRecord) -> list[NextStep]:
     """Returns what to do next with a run that is not training now, the most useful first."""
-    trend, path = run_trend(record), record.path
+    trend = run_trend(record)
     contest, early = len(record.run.joint.sides) > 1, trend.direction == "early"
     return [
         *([] if early else _act_on_scale(record)),
         *_evaluate(record),
-        *([] if record.finished else [NextStep("Use the rest of the budget.", f"shoal train --resume --run {path}")]),
+        *([] if record.finished else [NextStep("Use the rest of the budget.", _resume(record))]),
         *_act_on_warnings(record),
         *(_act_on_sides(record) if contest and not early else _act_on_trend(record, trend)),
     ]
@@ -128,15 +130,15 @@ def _act_on_scale(record: RunRecord) -> list[NextStep]:
     scale = record.evaluation.scale if record.evaluation is not None else []
     for one in scale:
         if missed := one.weakest_that_is_not_beaten:
-            name = "random actions" if missed == "random" else "an untrained team"
+            name = "random actions" if missed == "random" else "an untrained 64-64 team"
             who = f"The side {one.side}" if one.side else "The team"
             text = f"{who} is not clearly better than {name}. Look for the cause."
-            return [NextStep(text, f"shoal diagnose {record.path}")]
+            return [NextStep(text, shell_command("shoal", "diagnose", record.path))]
     return []
 
 
 def _evaluate(record: RunRecord) -> list[NextStep]:
-    command, evaluation = f"shoal evaluate {record.path}", record.evaluation
+    command, evaluation = shell_command("shoal", "evaluate", record.path), record.evaluation
     if evaluation is None:
         return [NextStep("Evaluate the team without exploration: only that return can be compared.", command)]
     newer = record.history.last("updates") - evaluation.updates
@@ -179,19 +181,30 @@ def _act_on_trend(record: RunRecord, trend: Trend) -> list[NextStep]:
         text = (
             "More time will add little with these settings. Train other seeds to know the spread, or change a setting."
         )
-        return [NextStep(text, f"shoal sweep {spec.scenario} --run sweeps/{path.resolve().name} --seeds 5")]
+        sweep = Path("sweeps") / path.resolve().name
+        return [NextStep(text, shell_command("shoal", "sweep", spec.scenario, "--run", sweep, "--seeds", 5))]
     return []
+
+
+def _resume(record: RunRecord, *options: object) -> str:
+    return shell_command("shoal", "train", "--resume", "--run", record.path, *options)
 
 
 def _longer(record: RunRecord, factor: float) -> str:
     """Returns the command that multiplies the training of a run."""
     budget = record.run.spec.budget
     size = (
-        f"--steps {round(factor * budget.steps)}"
+        ("--steps", _rounded_up(factor * budget.steps))
         if budget.steps
-        else f"--time {round(factor * max(record.history.last('trained_s'), 1.0))}s"
+        else ("--time", f"{round(factor * max(record.history.last('trained_s'), 1.0))}s")
     )
-    return f"shoal train --resume --run {record.path} {size}"
+    return _resume(record, *size)
+
+
+def _rounded_up(steps: float) -> int:
+    """Returns at least this number, with two digits that are not 0, as a person would choose it."""
+    unit = int(10 ** max(math.floor(math.log10(steps)) - 1, 0))
+    return math.ceil(round(steps / unit, 9)) * unit
 
 
 def _missing_updates(record: RunRecord) -> float:
@@ -205,5 +218,5 @@ def _act_on_sides(record: RunRecord) -> list[NextStep]:
         "Returns of sides that learn against each other do not show progress: play the team against frozen, random and "
         "untrained opponents."
     )
-    opponents = " ".join(f"--opponents {name}" for name in ("frozen", "random", "untrained"))
-    return [NextStep(text, f"shoal tournament {record.path} {opponents}")]
+    opponents = [word for name in ("frozen", "random", "untrained") for word in ("--opponents", name)]
+    return [NextStep(text, shell_command("shoal", "tournament", record.path, *opponents))]

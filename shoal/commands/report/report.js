@@ -452,8 +452,12 @@
     const same = old.nodeName === newer.nodeName && old.id === newer.id;
     if (!same || old.childNodes.length !== newer.childNodes.length) { old.replaceWith(document.importNode(newer, true)); return; }
     if (old.nodeType !== Node.ELEMENT_NODE) { old.nodeValue = newer.nodeValue; return; }
+    const isOfReader = name => ["hidden", "open"].includes(name);
+    for (const { name } of [...old.attributes]) {
+      if (!isOfReader(name) && !newer.hasAttribute(name)) old.removeAttribute(name);
+    }
     for (const { name, value } of newer.attributes) {
-      if (!["hidden", "open"].includes(name)) old.setAttribute(name, value);
+      if (!isOfReader(name)) old.setAttribute(name, value);
     }
     [...old.childNodes].forEach((child, i) => update(child, newer.childNodes[i]));
   }
@@ -468,12 +472,14 @@
       try {
         const answer = await fetch(location.pathname, { cache: "no-store" });
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        failures = 0;
+        const parts = ["header", "main", "footer"].map(name => [one(name), one(name, page)]);
+        if (!answer.ok || !parts.flat().every(Boolean)) throw new Error("not a report");
         data = readData(page) || data;
-        for (const part of ["header", "main", "footer"]) update(one(part), one(part, page));
+        for (const [old, newer] of parts) update(old, newer);
         document.title = page.title;
         if (!page.body.dataset.reload) delete document.body.dataset.reload;
         start();
+        failures = 0;
       } catch {
         failures += 1;
       }

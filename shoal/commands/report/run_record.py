@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -28,7 +27,10 @@ _Summary = TypeVar("_Summary", bound=msgspec.Struct)
 
 _DEFAULTS = RunSpec("any")
 _FILM_NAMES = (FILM_FILE, "film.mp4")
+_ALGORITHM = "algorithm.name"
 _MAX_DIFFERENCES = 3
+"""Number of differences up to which a label names all of them."""
+_MAX_VALUE_CHARACTERS = 32
 
 
 class EvaluationSummary(msgspec.Struct, frozen=True):
@@ -132,7 +134,7 @@ def read_record(path: Path) -> RunRecord:
 def grouped(records: Sequence[RunRecord]) -> list[RunGroup]:
     """Groups runs of one scenario that learn in the same way: they differ only by seed, budget and evaluations.
 
-    The labels name the differences between groups.
+    Each label names the settings that tell the groups apart (`named_settings`).
     """
     by_settings: dict[bytes, list[RunRecord]] = {}
     for record in records:
@@ -140,15 +142,48 @@ def grouped(records: Sequence[RunRecord]) -> list[RunGroup]:
             record.run.spec, seed=0, budget=_DEFAULTS.budget, evaluation=_DEFAULTS.evaluation
         )
         by_settings.setdefault(msgspec.json.encode(without_seed, order="sorted"), []).append(record)
-    settings = [flat_settings(group[0].run.spec) for group in by_settings.values()]
-    names = dict.fromkeys(
-        name for one in settings for name in one if name != "seed" and not name.startswith(("budget.", "evaluation."))
-    )
-    differing = [name for name in names if len({str(one.get(name)) for one in settings}) > 1]
-    return [
-        RunGroup(_label(group[0], one, differing), tuple(group))
-        for group, one in zip(by_settings.values(), settings, strict=True)
+    groups = list(by_settings.values())
+    labels = _labels([flat_settings(group[0].run.spec) for group in groups])
+    return [RunGroup(label, tuple(group)) for label, group in zip(labels, groups, strict=True)]
+
+
+def differing_settings(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the settings in which groups of runs differ, the algorithm first; groups: their `flat_settings`."""
+    names = dict.fromkeys(name for one in groups for name in one)
+    differing = [
+        name
+        for name in names
+        if name != "seed"
+        and not name.startswith(("budget.", "evaluation."))
+        and len({str(one.get(name)) for one in groups}) > 1
     ]
+    return sorted(differing, key=lambda name: name != _ALGORITHM)
+
+
+def named_settings(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the settings that labels name: all in which the groups differ, or of many those that tell them apart.
+
+    groups: their `flat_settings`.
+    """
+    differing = differing_settings(groups)
+    if len(differing) <= _MAX_DIFFERENCES:
+        return differing
+    named: list[str] = []
+    distinct = 1
+    for name in differing:
+        count = len({tuple(str(one.get(each)) for each in (*named, name)) for one in groups})
+        if count > distinct:
+            named, distinct = [*named, name], count
+    return named
+
+
+def setting_text(value: object, between: str = ", ") -> str:
+    """Returns the value of a setting as a person would write it; between: separates the items of a list or table."""
+    if isinstance(value, dict):
+        return between.join(f"{key}={setting_text(one, '+')}" for key, one in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return between.join(setting_text(one, "+") for one in value) or "none"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def flat_settings(spec: RunSpec) -> dict[str, Any]:
@@ -168,13 +203,20 @@ def default_settings(spec: RunSpec) -> dict[str, Any]:
     return flat_settings(resolve_normalisation(make_run_spec(settings, PRESETS["particle"])))
 
 
-def _label(record: RunRecord, settings: Mapping[str, Any], differing: Sequence[str]) -> str:
-    if not differing:
-        return str(record.run.spec.algorithm.name)
-    differences = [f"{name.partition('.')[2] or name} {settings.get(name, 'unset')}" for name in differing]
-    more = len(differences) - _MAX_DIFFERENCES
-    label = ", ".join(differences[:_MAX_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
-    return re.sub(r"^name ", "", label)
+def _labels(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns a short name for each group, as in `matd3, policy_hidden 64-64`; groups: their `flat_settings`."""
+    named = named_settings(groups)
+    labels = [", ".join(_named_value(name, one) for name in named) or str(one[_ALGORITHM]) for one in groups]
+    # Values that were cut can be equal.
+    return [label if labels.count(label) == 1 else f"{label} ({i})" for i, label in enumerate(labels, 1)]
+
+
+def _named_value(name: str, settings: Mapping[str, Any]) -> str:
+    """Returns a setting with its value as a part of a label; of the algorithm only the value."""
+    value = settings.get(name, "default")
+    text = setting_text(value, "-" if isinstance(value, list | tuple) else ", ")
+    short = text if len(text) <= _MAX_VALUE_CHARACTERS else f"{text[: _MAX_VALUE_CHARACTERS - 3]}..."
+    return short if name == _ALGORITHM else f"{name.partition('.')[2] or name} {short}"
 
 
 def _read_evaluation(path: Path) -> EvaluationSummary | None:

@@ -31,6 +31,7 @@ import msgspec
 from common.errors import ConfigError
 from common.files import write_atomically, writing
 
+_CLAIM_NAME = re.compile(r"\.(.+)\.claim-([0-9]+)")
 RENEWAL_S = 10.0
 """Time between two signs of life of an owner [s]."""
 SILENT_S = 30.0
@@ -90,6 +91,31 @@ def availability(latest: LatestClaim | None, now: float, started_at: float, *, o
     return Availability.SILENT if age_s > SILENT_S else Availability.RUNNING
 
 
+class ClaimNumbers:
+    """The number of the claim on each run that counts.
+
+    A directory of many runs is listed once, not once a run; then only the next number of a run is looked for.
+    """
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, dict[str, int]] = {}
+
+    def refresh(self) -> None:
+        """Lists every directory again when it is asked for next."""
+        self._listed.clear()
+
+    def last(self, run: Path) -> int:
+        """Returns the number of the claim on a run that counts; 0 without claims."""
+        if run.parent not in self._listed:
+            self._listed[run.parent] = _listed_numbers(run.parent)
+        numbers = self._listed[run.parent]
+        number = numbers.get(run.name, 0)
+        while _path(run, number + 1).exists():
+            number += 1
+        numbers[run.name] = number
+        return number
+
+
 class Claims:
     """The claims of this process.
 
@@ -105,11 +131,12 @@ class Claims:
         self._directory = directory
         self._me = Claim(socket.gethostname(), os.getpid(), _machine())
         self._claimed: dict[Path, Path] = {}
+        self._numbers = ClaimNumbers()
         self._started_at = self._now()
 
     def take(self, run: Path) -> Availability:
         """Takes a run's directory if it is free, and returns TAKEN; otherwise returns why not."""
-        latest = latest_claim(run)
+        latest = latest_claim(run, self._numbers)
         dead = latest is not None and latest.claim is not None and self._is_dead(latest.claim)
         found = availability(latest, self._now(), self._started_at, owner_is_dead=dead)
         if found is not Availability.FREE:
@@ -128,17 +155,18 @@ class Claims:
     def take_or_refuse(self, run: Path, what: str) -> None:
         """Takes what only one process may do; ConfigError while another process does it."""
         if self.take(run) in (Availability.RUNNING, Availability.SILENT):
-            raise ConfigError(f"{what} is in progress: {owner_of(run)}. Wait until it ends, or stop it.")
+            raise ConfigError(f"{what} is in progress: {self.owner_of(run)}. Wait until it ends, or stop it.")
 
     def renew(self) -> list[Path]:
         """Gives a sign of life for every claim and returns the runs that other processes have taken over."""
         lost = []
+        self._numbers.refresh()
         for run, path in self._claimed.items():
             # A file server that does not answer for a moment must not end a run: the next renewal tries again.
             with contextlib.suppress(OSError):
                 os.utime(path)
             with contextlib.suppress(OSError):
-                if _path(run, _last_number(run)) != path:
+                if _path(run, self._numbers.last(run)) != path:
                     lost.append(run)
         for run in lost:
             del self._claimed[run]
@@ -151,6 +179,11 @@ class Claims:
             state: Literal["stopped", "executed"] = "stopped" if stopped else "executed"
             with writing(path):
                 write_atomically(path, msgspec.json.encode(msgspec.structs.replace(self._me, state=state)))
+
+    def owner_of(self, run: Path) -> str:
+        """Returns the owner of the latest claim on a run, for messages."""
+        latest = latest_claim(run, self._numbers)
+        return latest.claim.owner if latest and latest.claim else "another process"
 
     def _is_dead(self, claim: Claim) -> bool:
         """Returns whether the claim's owner ran on this machine and has died."""
@@ -170,9 +203,9 @@ class Claims:
             return os.fstat(file.fileno()).st_mtime
 
 
-def latest_claim(run: Path) -> LatestClaim | None:
+def latest_claim(run: Path, numbers: ClaimNumbers | None = None) -> LatestClaim | None:
     """Returns the claim on a run that counts; None if nobody has claimed the run."""
-    number = _last_number(run)
+    number = (numbers or ClaimNumbers()).last(run)
     if not number:
         return None
     # Opened, because NFS revalidates what it has cached about a file only then.
@@ -184,17 +217,13 @@ def latest_claim(run: Path) -> LatestClaim | None:
         return LatestClaim(number, claim, os.fstat(file.fileno()).st_mtime)
 
 
-def owner_of(run: Path) -> str:
-    """Returns the owner of the latest claim on a run, for messages."""
-    latest = latest_claim(run)
-    return latest.claim.owner if latest and latest.claim else "another process"
-
-
-def _last_number(run: Path) -> int:
-    """Returns the number of the claim that counts; 0 without claims."""
-    named = re.compile(rf"\.{re.escape(run.name)}\.claim-([0-9]+)")
-    names = (path.name for path in run.parent.iterdir()) if run.parent.exists() else ()
-    return max((int(found[1]) for name in names if (found := named.fullmatch(name))), default=0)
+def _listed_numbers(directory: Path) -> dict[str, int]:
+    """Returns run's name -> largest number of its claims, of all runs in a directory."""
+    numbers: dict[str, int] = {}
+    for path in directory.iterdir() if directory.exists() else ():
+        if found := _CLAIM_NAME.fullmatch(path.name):
+            numbers[found[1]] = max(int(found[2]), numbers.get(found[1], 0))
+    return numbers
 
 
 def _path(run: Path, number: int) -> Path:

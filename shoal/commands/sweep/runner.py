@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from common.errors import ConfigError
+from common.process.children.parent import end_with_parent
+from common.process.children.python_command import module_command
 from common.process.exit import FAILED
-from common.process.parent import end_with_parent
-from common.process.python_command import module_command
-from common.process.resources import usable_cores
+from common.process.monitoring.resources import usable_cores
 from common.process.stop import Stop
-from shoal.commands.sweep.claims import LEASE_S, RENEWAL_S, Availability, Claims, owner_of
+from shoal.commands.sweep.claims import LEASE_S, RENEWAL_S, Availability, Claims
 
 _POLL_S = 0.2
 _IN_LOCKSTEP = "--lockstep"
@@ -179,7 +179,8 @@ class _Runner:
             self._lost.add(run)
             self._others[run] = Availability.RUNNING
             self._progress.console.print(
-                f"{run} was taken over by {owner_of(run)}, because this process was silent.", soft_wrap=True
+                f"{run} was taken over by {self._claims.owner_of(run)}, because this process was silent.",
+                soft_wrap=True,
             )
             self._terminate([self._running[run]])
 
@@ -189,10 +190,9 @@ class _Runner:
             return False
         if not self._reported_wait:
             self._reported_wait = True
-            self._progress.console.print(
-                f"{owner_of(silent[0])} is silent; takes over {silent[0]} if it stays so for {LEASE_S:.0f} s.",
-                soft_wrap=True,
-            )
+            owner = self._claims.owner_of(silent[0])
+            text = f"{owner} is silent; takes over {silent[0]} if it stays so for {LEASE_S:.0f} s."
+            self._progress.console.print(text, soft_wrap=True)
         return True
 
     def _terminate(self, running: Iterable[_Running]) -> None:

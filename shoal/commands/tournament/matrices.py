@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
+from actor_node.evaluation.episode_metrics import meaning_of
 from actor_node.evaluation.evaluate import Estimate
-from actor_node.evaluation.info_metrics import meaning_of
 from actor_node.evaluation.task import FOREIGN_DYNAMICS
 from actor_node.evaluation.task_metrics import MEANINGS
 from actor_node.evaluation.tournament import Tournament

@@ -8,16 +8,15 @@ foreign web page cannot read the dashboard through the user's browser (DNS rebin
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from common.errors import ConfigError
 from common.process.durations import format_duration
+from common.process.monitoring.http_server import TEXT, HttpServer, Request, Response
 from common.wire.messages import Status
 from deploy.local.live_display import Display, TimeLeft, status_rows
 from shoal.commands.report import REPORT_FILE
@@ -32,8 +31,6 @@ MAX_PAGE_AGE_S = 2.0
 
 _POLL_PERIOD_S = 0.1
 
-_log = logging.getLogger(__name__)
-
 
 class Dashboard:
     """A display that forwards everything to another display, and serves the newest status with the run's report."""
@@ -41,21 +38,14 @@ class Dashboard:
     def __init__(self, port: int = 0) -> None:
         """Opens the port (0: any free one); raises ConfigError if it is in use."""
         self._pages = _PageCache()
-        try:
-            self._server = _Server((HOST, port), self._pages)
-        except OSError as e:
-            raise ConfigError(
-                f"--dashboard-port {port}: cannot listen on {HOST}:{port} ({e.strerror}). Choose another port; 0"
-                " takes any free one."
-            ) from e
-        self.url = f"http://{HOST}:{self._server.server_address[1]}/"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="dashboard", daemon=True)
+        self._server = HttpServer(HOST, port, partial(_answer, self._pages), "--dashboard-port")
+        self.url = self._server.url
 
     def serve(self, run: Path, display: Display) -> None:
         """Starts serving the page of a run and forwarding to a display."""
         self._pages.run, self._display = run, display
         self._time_left = TimeLeft()
-        self._thread.start()
+        self._server.start()
 
     def show(self, status: Status | None, problems: Sequence[str]) -> None:
         """Shows the newest status in the display and on the page."""
@@ -94,9 +84,7 @@ class Dashboard:
 
     def stop_serving(self) -> None:
         """Stops serving and frees the port."""
-        if self._thread.is_alive():  # otherwise shutdown() would wait forever
-            self._server.shutdown()
-        self._server.server_close()
+        self._server.close()
 
 
 class _Now(NamedTuple):
@@ -142,47 +130,10 @@ class _PageCache:
             return page
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], pages: _PageCache) -> None:
-        self.pages = pages
-        super().__init__(address, _Handler)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-    server_version, sys_version = "shoal", ""
-    timeout = 10.0  # seconds: a silent client does not occupy a thread for longer
-
-    def do_GET(self) -> None:
-        """Responds with the page."""
-        self._respond(with_body=True)
-
-    def do_HEAD(self) -> None:
-        """Responds with the headers of GET only."""
-        self._respond(with_body=False)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the name is http.server's)
-        """Logs a request at level DEBUG."""
-        _log.debug(format, *args)
-
-    def _respond(self, *, with_body: bool) -> None:
-        status, kind, body = self._page()
-        self.send_response(status)
-        for name, value in (("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")):
-            self.send_header(name, value)
-        self.end_headers()
-        if with_body:
-            self.wfile.write(body)
-            if body is self.server.pages.final:
-                self.server.pages.final_sent.set()
-
-    def _page(self) -> tuple[int, str, bytes]:
-        plain = "text/plain; charset=utf-8"
-        if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
-            return 403, plain, b"Open this page in a browser on the machine that trains.\n"
-        path, _, query = self.path.partition("?")
-        if path != "/":
-            return 404, plain, b"The only page is /.\n"
-        return 200, "text/html; charset=utf-8", self.server.pages.get(refreshing=query != "paused")
+def _answer(pages: _PageCache, request: Request) -> Response:
+    if request.host.rpartition(":")[0] not in (HOST, "localhost"):
+        return Response(403, TEXT, b"Open this page in a browser on the machine that trains.\n")
+    if request.path != "/":
+        return Response(404, TEXT, b"The only page is /.\n")
+    page = pages.get(refreshing=request.query != "paused")
+    return Response(200, "text/html; charset=utf-8", page, pages.final_sent.set if page is pages.final else None)

@@ -26,7 +26,7 @@ import msgspec
 from actor_node.evaluation.evaluate import Evaluation
 from common.errors import WorldError
 from common.files import write_atomically, writing
-from common.process.child_process import ChildProcess
+from common.process.children.child_process import ChildProcess
 from common.run.directory import RunDirectory
 from learner_node.config import TrackerKind
 from shoal.commands.diagnose.warning import DiagnosisWarning

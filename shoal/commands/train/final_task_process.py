@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from common.errors import ShoalError
-from common.process.child_process import kill_session_with_parent, make_pipe_private
+from common.process.children.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE
 from shoal.commands.train.final_task import FinalTask, FinalTaskResult, run_task
 

@@ -21,6 +21,7 @@ from actor_node.evaluation.rollouts.copies import exception_text
 from common.policy.file import load_policy
 from common.process.exit import DONE, FAILED
 from common.process.posix import require_posix
+from common.process.shell_command import shell_command
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from common.run.open_run import RunOptions, open_run
@@ -118,7 +119,7 @@ class TrainingSession:
             self._print(line)
         local = self._lockstep(run) if config.lockstep else LocalRun(directory, config)
         if not config.lockstep:
-            self._print(f"status from another terminal: shoal status {directory.path}")
+            self._print(f"status from another terminal: {shell_command('shoal', 'status', directory.path)}")
         title = f"{run.spec.scenario} · {run.spec.algorithm.name}"
         display = self._artifacts.start(directory, make_display(self._screen, title))
         if not local.train(self.stop, display):
@@ -142,17 +143,16 @@ class TrainingSession:
 
         Any exception counts as a failed evaluation, so that the trained team still gets its film and report.
         """
-        path = self.directory.path
+        evaluate = shell_command("shoal", "evaluate", self.directory.path)
         config = EvaluateConfig(episodes=self.config.episodes)
         try:
             result = evaluate_run(self.directory, config, lambda: self.stop.requested, self._screen)
         except EvaluationStopped as e:
-            self._print(f"evaluation {e}; evaluate again with: shoal evaluate {path}")
+            self._print(f"evaluation {e}; evaluate again with: {evaluate}")
             return self.stop.exit_code
         except Exception as e:  # noqa: BLE001  (the trained team gets its report)
             self.problem = exception_text(e)
-            again = f"try again with: shoal evaluate {path}"
-            self._print(f"not evaluated: {self.problem}\n{again}", highlight=False)
+            self._print(f"not evaluated: {self.problem}\ntry again with: {evaluate}", highlight=False)
             return FAILED
         show(result)
         self._artifacts.record_evaluation(result, lambda: self.stop.requested)
@@ -175,8 +175,9 @@ class TrainingSession:
     @property
     def _resume_hint(self) -> str:
         config = self.config
-        options = config.lockstep_options if config.lockstep else f"--actors {config.actors} --copies {config.copies}"
-        return f"stopped; resume with: shoal train --resume {options} --run {self.directory.path}"
+        options = config.lockstep_options if config.lockstep else ("--actors", config.actors, "--copies", config.copies)
+        resume = shell_command("shoal", "train", "--resume", *options, "--run", self.directory.path)
+        return f"stopped; resume with: {resume}"
 
     def _earlier_steps(self) -> tuple[int, int]:
         """Returns the environment steps of a run so far, and how many of their transitions its replay still has."""
@@ -201,9 +202,11 @@ class TrainingSession:
             self._print(f"note: {remark}{or_else}")
 
     def _lockstep(self, run: Run) -> LockstepRun:
-        from deploy.lockstep.run import LockstepRun  # noqa: PLC0415  (importing torch takes seconds)
+        self._print("starting in one process: imports torch, then makes the networks")
+        with self.stop.ending_at_once():
+            from deploy.lockstep.run import LockstepRun  # noqa: PLC0415  (importing torch takes seconds)
 
-        return LockstepRun(self.directory, run, self.config)
+            return LockstepRun(self.directory, run, self.config)
 
     def _print(self, text: str, *, highlight: bool | None = None) -> None:
         self._screen.print(text, soft_wrap=True, markup=False, highlight=highlight)

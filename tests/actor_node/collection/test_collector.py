@@ -100,7 +100,7 @@ def test_a_first_episode_that_was_cut_has_no_return_but_an_end():
 @pytest.mark.parametrize(("share", "departs"), [(0.0, False), (0.5, True)])
 def test_a_collector_explores_with_its_share_of_the_scale(share, departs):
     run, header = make_run(), make_header(make_run())
-    collector = Collector(run, make_spread(run), np.random.default_rng(2), share)
+    collector = Collector(run, make_spread(run), np.random.default_rng(2), np.full(COPIES, share))
     records, _ = collector.collect(make_policy(run), header, 4)
     assert header.exploration_scale > 0.0
     own = make_policy(run).act(records["obs"])

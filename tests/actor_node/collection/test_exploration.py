@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from actor_node.collection.exploration import Exploration, ladder_factor
+from actor_node.collection.exploration import Exploration, ladder_factors
 from common.policy.heads import GreedyHeads, ranges
 from common.policy.masks import FORBIDDEN
 from common.run.run import ExplorationSpec
@@ -259,17 +259,37 @@ def test_a_copy_acts_at_random_with_all_its_agents():
 # ---- the ladder -----------------------------------------------------------------------------------------------------
 
 
-def test_workers_of_a_node_stand_on_a_ladder_of_geometric_steps():
-    factors = [ladder_factor(0.01, worker, 5) for worker in range(5)]
-    assert factors == pytest.approx([1.0, 0.1**0.5, 0.1, 0.1**1.5, 0.01])
-    assert [ladder_factor(1.0, worker, 3) for worker in range(3)] == [1.0, 1.0, 1.0]
-    assert ladder_factor(0.01, 0, 1) == 1.0
+def test_copies_of_a_node_stand_on_a_ladder_of_geometric_steps_in_turns_over_its_workers():
+    assert ladder_factors(0.01, 0, 1, 5) == pytest.approx([1.0, 0.1**0.5, 0.1, 0.1**1.5, 0.01])
+    assert ladder_factors(0.001, 0, 2, 2) == pytest.approx([1.0, 0.01])
+    assert ladder_factors(0.001, 1, 2, 2) == pytest.approx([0.1, 0.001])
+    assert ladder_factors(1.0, 2, 3, 4).tolist() == [1.0] * 4
+    assert ladder_factors(0.01, 0, 1, 1).tolist() == [1.0]
 
 
 def test_ape_x_is_a_ladder_of_epsilon_to_the_alpha():
     """epsilon_i = epsilon^(1 + alpha i / (N - 1)) with epsilon 0.4 and alpha 7 (Horgan et al. 2018)."""
-    epsilons = [0.4 * ladder_factor(0.4**7, i, 8) for i in range(8)]
+    epsilons = [0.4 * ladder_factors(0.4**7, i, 8, 1)[0] for i in range(8)]
     assert epsilons == pytest.approx([0.4 ** (1 + 7 * i / 7) for i in range(8)])
+
+
+@pytest.mark.parametrize("spec", [GAUSSIAN, ornstein_uhlenbeck(0.15)], ids=["gaussian", "ou"])
+def test_each_copy_has_its_factor_of_the_noise(spec):
+    factors = np.array([1.0, 0.1, 0.0] * 100)
+    rng = np.random.default_rng(0)
+    noise = Exploration(UNEVEN, spec, 300, rng, scale_factors=factors).act(zeros(UNEVEN, 300), 0.1, 0.0) - MIDDLE
+    first, second, third = (np.abs(noise[at::3] / HALF).mean() for at in range(3))
+    assert second / first == pytest.approx(0.1, rel=0.3)
+    assert third == 0.0
+
+
+def test_each_copy_has_its_factor_of_epsilon():
+    logits = np.tile(np.eye(1, CHOICES.action_dim, dtype=np.float32), (MANY, 1))
+    factors = np.where(np.arange(MANY) % 2, 1.0, 0.0)
+    explore = Exploration(CHOICES, EPSILON, MANY, np.random.default_rng(0), scale_factors=factors)
+    differs = (explore.act(logits, 0.5, 0.0) != greedy(CHOICES, logits)).any(axis=1)
+    assert not differs[::2].any()
+    assert differs[1::2].mean() > 0.3
 
 
 # ---- the rest -----------------------------------------------------------------------------------------------------

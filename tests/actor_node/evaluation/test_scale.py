@@ -93,9 +93,9 @@ def side_scale(mean: float, **others: float) -> SideScale:
 @pytest.mark.parametrize(
     ("mean", "others", "text"),
     [
-        (5.0, {"random": 0.0, "untrained": 1.0}, "clearly better than random actions and an untrained team"),
+        (5.0, {"random": 0.0, "untrained": 1.0}, "clearly better than random actions and an untrained 64-64 team"),
         (1.5, {"random": 0.0, "untrained": -3.0}, "not clearly better than random actions"),
-        (5.0, {"random": 0.0, "untrained": 4.0}, "not clearly better than an untrained team"),
+        (5.0, {"random": 0.0, "untrained": 4.0}, "not clearly better than an untrained 64-64 team"),
     ],
 )
 def test_without_an_upper_end_the_intervals_decide(mean: float, others: dict[str, float], text: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from actor_node.monitoring.worker_exits import WorkerFailure, failure_of, worker_exit
 from common.errors import ConfigError, LastingError, PeerError, ShoalError, WorldError
-from common.process.restart_policy import GiveUp, ProcessExit, Restart, RestartPolicy
+from common.process.children.restart_policy import GiveUp, ProcessExit, Restart, RestartPolicy
 
 CALL = "step() of copy 4 of 4"
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from common.process.exit import DONE, INTERRUPTED
-from common.process.logs import WaitLog
+from common.process.monitoring.logs import WaitLog
 from common.process.stop import Stop
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
@@ -117,6 +117,26 @@ def test_a_second_ctrl_c_leaves_the_hint(start):
     assert process.stdout.readline() == "draining\n"
     process.send_signal(signal.SIGINT)
     assert end_of(process) == (INTERRUPTED, "", "\nresume with ...\n")
+
+
+DURING_A_START = BRIEF_HINT.replace(
+    'print("ready")', 'import signal\nwith stop.ending_at_once():\n    print("starting")\n    {start}\nprint("ready")'
+)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, DONE), (signal.SIGINT, INTERRUPTED)])
+def test_a_signal_during_a_start_ends_the_process_at_once_with_the_hint(start, number, code):
+    process = start(DURING_A_START.replace("{start}", "while True: signal.pause()"))
+    assert process.stdout.readline() == "starting\n"
+    process.send_signal(number)
+    assert end_of(process) == (code, "", "\nresume with ...\n")
+
+
+def test_a_signal_after_the_start_asks_for_a_clean_end(start):
+    process = start(DURING_A_START.replace("{start}", "pass"))
+    assert [process.stdout.readline() for _ in range(2)] == ["starting\n", "ready\n"]
+    process.send_signal(signal.SIGTERM)
+    assert end_of(process) == (DONE, "draining\ndrained\n", "")
 
 
 def test_the_end_of_the_terminal_leaves_the_hint_and_ends_cleanly(start):
@@ -252,7 +272,7 @@ print(rounds)
 
 CHILD = """
 import os, sys, time
-from common.process import parent
+from common.process.children import parent
 parent._ON_LINUX = {on_linux} and parent._ON_LINUX
 parent.die_with_parent(int(sys.argv[1]))
 print(os.getpid(), flush=True)
@@ -347,7 +367,7 @@ def test_a_wait_is_counted_while_it_goes_on(waits):
 
 def test_the_log_goes_to_stderr_one_line_an_event(start):
     process = start(
-        "import logging; from common.process.logs import start_logging; start_logging('replay')\n"
+        "import logging; from common.process.monitoring.logs import start_logging; start_logging('replay')\n"
         "logging.getLogger('a.b').info('stored chunk=%d', 3); logging.getLogger('a.b').debug('not this')"
     )
     code, out, err = end_of(process)

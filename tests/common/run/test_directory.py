@@ -112,6 +112,17 @@ def test_a_run_is_not_reopened_over_another_world(tmp_path, spec, joint, message
     assert RunDirectory(tmp_path).run == run
 
 
+def test_a_run_with_checkpoints_is_not_reopened_with_other_networks(tmp_path):
+    directory, _ = create(tmp_path, SPEC, MIXED)
+    directory.checkpoints.mkdir()
+    changed = other(network={"policy_hidden": [8], "recurrent": "gru"})
+    with pytest.raises(ConfigError) as refused:
+        reopen(tmp_path, changed, MIXED)
+    hidden = list(SPEC.network.policy_hidden)
+    said = f"was created with network.policy_hidden = {hidden}, network.recurrent = none;"
+    assert said in str(refused.value)
+
+
 def test_a_directory_without_a_run_cannot_be_reopened(tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(ConfigError, match=rf"{path} does not contain a run \(no run\.toml\)"):

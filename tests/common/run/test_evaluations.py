@@ -38,9 +38,12 @@ def test_without_a_file_there_are_none(tmp_path: Path) -> None:
     assert read_evaluations(tmp_path / "evaluations.jsonl") == []
 
 
-def test_lines_that_a_crash_cut_off_are_left_out(tmp_path: Path) -> None:
+def test_lines_that_a_crash_cut_off_are_left_out(tmp_path: Path, caplog: Any) -> None:
     lines = [line(0), line(10)]
+    assert read_evaluations(write(tmp_path / "e", lines)) == lines
+    assert not caplog.messages
     assert read_evaluations(write(tmp_path / "e", lines, b'{"time": 3, "env_st')) == lines
+    assert caplog.messages == [f"left out incomplete lines file={tmp_path / 'e'} lines=1"]
     assert read_evaluations(write(tmp_path / "e", lines, b"\n[1]\n{}\n")) == lines
 
 

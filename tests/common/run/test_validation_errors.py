@@ -16,6 +16,7 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     oil_left: int = 0
     turbo: Literal["auto"] | bool = "auto"
     speed: float | Literal["auto"] = "auto"
+    sail: Literal["square", "lateen"] | None = None
 
 
 class Ship(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,6 +45,13 @@ def error_of(**settings):
         ),
         ({"name": "a", "engine": {"turbo": "maybe"}}, "engine.turbo = 'maybe': not one of 'auto', true, false."),
         ({"name": "a", "engine": {"speed": "fast"}}, "engine.speed = 'fast': not one of a number, 'auto'."),
+        ({"name": "a", "engine": {"speed": [1]}}, "engine.speed = [1]: not one of a number, 'auto'."),
+        (
+            {"name": "a", "engine": {"sail": "latin"}},
+            "engine.sail = 'latin': not one of 'square', 'lateen', none; did you mean lateen?",
+        ),
+        ({"name": "a", "engine": {"sail": 3}}, "engine.sail = 3: not one of 'square', 'lateen', none."),
+        ({"name": "a", "engine": {"spare": "x"}}, "engine.spare = 'x': not one of a number, none."),
         ({"name": "a", "engine": {"kind": 3}}, "engine.kind = 3: not one of 'steam', 'diesel'."),
         ({"name": "a", "engine": {"gears": [1, 2, "x"]}}, "engine.gears[2] = 'x': expected `int`, got `str`."),
         ({"name": "a", "engine": {"gears": [1, 0]}}, "engine.gears[1] = 0: expected `int` >= 1."),
@@ -58,7 +66,7 @@ def error_of(**settings):
             {"name": "a", "engine": 3},
             (
                 "engine = 3: a section of settings, not one value; it contains kind, power, gears, spare, crew, "
-                "oil_left, turbo, speed."
+                "oil_left, turbo, speed, sail."
             ),
         ),
         ({"name": "a", "engine": {"powr": 1}}, "engine.powr is not a setting; did you mean engine.power?"),

@@ -13,7 +13,7 @@ import zmq
 from prometheus_client import CollectorRegistry
 
 from common.errors import ConfigError, PeerError
-from common.process.health import Health, HttpPort
+from common.process.monitoring.health import Health, HttpPort
 from common.wire.client import Client
 from common.wire.host_lookup import HostLookup, host_of, is_ipv6, is_numeric
 from common.wire.messages import Status, StatusRequest

@@ -18,7 +18,7 @@ from common.wire.codec import encode
 from common.wire.keys import ClientKind, load_keys
 from common.wire.messages import NotReady, Status, StatusRequest
 from common.wire.sockets import bind, make_socket, receive_from, send
-from learner_node.broadcast import MAX_SUBSCRIPTION_BYTES, Broadcast
+from learner_node.publishing.broadcast import MAX_SUBSCRIPTION_BYTES, Broadcast
 from shoal.commands.keys import make_keys, revoke_client
 from tests.common import zmtp
 from tests.conftest import wait_until

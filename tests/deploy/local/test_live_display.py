@@ -14,6 +14,8 @@ from common.wire.messages import ActorStatus, EvaluationReport, LearnerReport, S
 from common.worlds import world_spec
 from deploy.local.launcher import endless_episode_text
 from deploy.local.live_display import LineDisplay, TimeLeft, draw, learner_activity, status_rows
+from replay_server.sessions.waits import Wait, why_no_credit
+from replay_server.table.table import Table
 from tests.common.examples import BOXES, make_run
 
 LEARNER = LearnerReport(
@@ -97,6 +99,27 @@ HELD = "actors waiting for the learner: 4.0 k samples behind (12 s)"
 STALLED = "actors waiting for the learner: 4.0 k samples behind (75 s)"
 ALONE = "actors waiting for the learner: 256 samples behind; none is connected (12 s)"
 BATCHES = "learner waiting for actors: 1,024 more transitions are needed to keep the ratio (3 s)"
+
+
+@pytest.mark.parametrize(
+    ("wait", "samples", "learner_alive", "waited_s"),
+    [(HELD, 4_000, True, 12.0), (STALLED, 4_000, True, 75.0), (ALONE, 7_744, False, 12.0)],
+)
+def test_waits_of_actors_read_as_the_replay_server_writes_them(
+    wait: str, samples: int, learner_alive: bool, waited_s: float
+) -> None:
+    """The display recognises the rate limiter by its words, so a test must notice when they change."""
+    replay = make_run(replay={"samples_per_insert": 16.0, "min_size": 500, "error_buffer": 1_024.0}).spec.replay
+    table = Table(make_run(), replay, seed=0)
+    # (1,000 - min_size) * 16 - samples are behind.
+    table.ring.size = table.limiter.inserts = 1_000
+    table.limiter.samples = samples
+    found = Wait("actors")
+    reason = why_no_credit(
+        table, storage_error="", log_behind=False, batch=256, chunk_rows=64, learner_alive=learner_alive
+    )
+    found.update(reason, 0.0, progress=0)
+    assert found.text(waited_s) == wait
 
 
 @pytest.mark.parametrize("wait", [STALLED, ALONE, BATCHES])

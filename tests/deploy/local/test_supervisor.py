@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError, LastingError, PeerError, ShoalError
-from common.process.restart_policy import MAX_FAILURES, Finished, GiveUp, ProcessExit, Restart, RestartPolicy
+from common.process.children.restart_policy import MAX_FAILURES, Finished, GiveUp, ProcessExit, Restart, RestartPolicy
 from deploy.local.supervisor import SupervisedProcess, Supervisor, outcome
 
 
@@ -106,7 +106,7 @@ def test_the_last_line_of_the_log_is_what_the_user_reads(tmp_path: Path) -> None
 def test_a_process_that_is_killed_is_not_given_the_words_of_a_worker_that_it_has_mended(tmp_path: Path) -> None:
     note, log = tmp_path / "note", tmp_path / "log"
     code = (
-        "import os; from pathlib import Path; from common.process.failure_note import FailureNote;"
+        "import os; from pathlib import Path; from common.process.children.failure_note import FailureNote;"
         f"FailureNote(Path({str(note)!r})).append('worker 3: no licence', lasting=False, handled=True);"
         "print('its own last line', flush=True); os.kill(os.getpid(), 9)"
     )

@@ -24,7 +24,7 @@ from learner_node.engine_choice import engine_of
 from learner_node.persistence.state import Counters, copy_state, restore_state
 from learner_node.update.batches import LossBatch
 from learner_node.update.layout import network_layout
-from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records, td_target
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records, run_for, td_target
 
 DOUBLE = torch.zeros((), dtype=torch.float64)
 NETWORK = NetworkSpec(policy_hidden=(8, 6), critic_hidden=(7, 5), share_policies=False, share_critics=False)
@@ -33,7 +33,7 @@ MEAN, LOG_STD = 0.7, -0.4
 
 
 def masac_of(joint: AgentsSpec, network: NetworkSpec = NETWORK, **settings: object) -> Masac:
-    return Masac(joint, network, replace(AlgorithmSpec(name="masac"), **settings), 3, DOUBLE)
+    return Masac(run_for(joint, network, replace(AlgorithmSpec(name="masac"), **settings), seed=3), DOUBLE)
 
 
 def batch_of(joint: AgentsSpec, seed: int, *, absences: bool = False) -> LossBatch:
@@ -188,7 +188,9 @@ def policies_of(masac: Masac) -> Iterator[list[Tensor]]:
 @pytest.mark.parametrize("name", ["masac", "isac"])
 def test_the_targets_of_a_mixed_team_equal_a_plain_loop(name: str) -> None:
     joint = TEAMS["mixed"]
-    masac = Masac(joint, NETWORK, AlgorithmSpec(name=name, initial_temperature=0.3, discount=0.8), 3, DOUBLE)
+    masac = Masac(
+        run_for(joint, NETWORK, AlgorithmSpec(name=name, initial_temperature=0.3, discount=0.8), seed=3), DOUBLE
+    )
     batch = batch_of(joint, 1)
     boxes = sum(part.size for agent in joint.agents for part in agent.parts if isinstance(part, Box))
     choices = sum(part.size for agent in joint.agents for part in agent.parts if isinstance(part, Categorical))
@@ -295,7 +297,7 @@ def test_every_team_learns_and_actors_compute_the_same(team: str, name: str, sha
     joint = TEAMS[team]
     network = replace(NETWORK, share_policies=shared, share_critics=shared, tell_apart=shared)
     settings = AlgorithmSpec(name=name, normalise_observations=True, normalise_rewards=True, teammates="current")
-    masac = Masac(joint, network, settings, 3, DOUBLE)
+    masac = Masac(run_for(joint, network, settings, seed=3), DOUBLE)
     for seed in range(3):
         batch = masac.normalise(batch_of(joint, seed, absences=True))
         stats = masac.update(batch, 1e-3, 1e-3)
@@ -314,7 +316,9 @@ def test_every_team_learns_and_actors_compute_the_same(team: str, name: str, sha
 
 def test_deterministic_sides_keep_their_losses() -> None:
     joint = TEAMS["tag"]
-    masac = Masac(joint, NETWORK, AlgorithmSpec(name="adversary=masac,agent=maddpg", discount=0.9), 3, DOUBLE)
+    masac = Masac(
+        run_for(joint, NETWORK, AlgorithmSpec(name="adversary=masac,agent=maddpg", discount=0.9), seed=3), DOUBLE
+    )
     assert [player.stochastic for player in masac.players.agents] == [True, True, True, False]
     assert len(masac.layout.critics) == 7
     batch = batch_of(joint, 0)
@@ -364,7 +368,7 @@ def test_an_absent_member_adds_no_entropy_to_its_team() -> None:
 
 def test_temperatures_learn_at_the_rates_of_their_sides() -> None:
     settings = AlgorithmSpec(name="masac", side_learning_rates={"agent": 0.25})
-    masac = Masac(TEAMS["tag"], NETWORK, settings, 3, DOUBLE)
+    masac = Masac(run_for(TEAMS["tag"], NETWORK, settings, seed=3), DOUBLE)
     before = masac.temperatures.log.clone()
     masac.update(batch_of(TEAMS["tag"], 0), 0.01, 0.01)
     # Adam's first step has the length of the learning rate.

@@ -16,7 +16,7 @@ from common.spec import AgentsSpec, Box, joint_spec
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.algorithms.masac import Masac
 from learner_node.update.batches import LossBatch
-from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records, run_for
 
 DOUBLE = torch.zeros((), dtype=torch.float64)
 NETWORK = NetworkSpec(
@@ -43,7 +43,7 @@ def padded_batch(joint: AgentsSpec, seed: int = 0) -> LossBatch:
 def engine_of(joint: AgentsSpec, network: NetworkSpec = NETWORK, name: str = "maddpg", n_step: int = 1) -> Maddpg:
     algorithm = AlgorithmSpec(name=name, smoothing=0.0)  # type: ignore[call-arg]
     make = Masac if name in ("masac", "isac") else Maddpg
-    return make(joint, network, algorithm, 3, DOUBLE, n_step=n_step)
+    return make(run_for(joint, network, algorithm, seed=3, n_step=n_step), DOUBLE)
 
 
 class LiteralNetwork:

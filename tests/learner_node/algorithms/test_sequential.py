@@ -22,7 +22,7 @@ from learner_node.engine_choice import engine_of
 from learner_node.update.batches import LossBatch
 from learner_node.update.layout import network_layout
 from tests.learner_node.networks.test_grouped_mlp import alone
-from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records, td_target
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records, run_for, td_target
 
 TAG = TEAMS["tag"]
 """Three adversaries and one agent, whose actions are boxes from 0 to 1: `sigmoid(2 * logit)`."""
@@ -126,7 +126,7 @@ def test_hatd3_equals_plain_loops_over_positions(name: str, teammates: str, monk
         discount=0.8,
         target_rate=0.25,
     )
-    engine = Hatd3(TAG, NETWORK, settings, 0, DOUBLE)
+    engine = Hatd3(run_for(TAG, NETWORK, settings), DOUBLE)
     monkeypatch.setattr(engine.order, "draw", lambda generator: ORDER)
     plain, target = Plain(engine), Plain(engine)
     for seed in range(3):
@@ -161,7 +161,7 @@ def test_hasac_equals_plain_loops_over_positions(monkeypatch: pytest.MonkeyPatch
     settings = AlgorithmSpec(
         name="hasac", initial_temperature=0.3, gradient_clip=0.0, action_regularisation=0.0, discount=0.8
     )
-    engine = Hasac(TAG, NETWORK, settings, 3, DOUBLE)
+    engine = Hasac(run_for(TAG, NETWORK, settings, seed=3), DOUBLE)
     monkeypatch.setattr(engine.order, "draw", lambda generator: ORDER)
     plain, drawn = Plain(engine), torch.Generator().manual_seed(3)
     batch = batch_of(0, absences=True)
@@ -270,7 +270,9 @@ def test_sides_mix_algorithms(name: str, engine: type[Maddpg]) -> None:
 
 def test_what_excludes_each_other_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"network\.share: agent_0 learns by hatd3, .*Remove agent_0"):
-        Hatd3(TEAMS["spread"], NetworkSpec(share=(("agent_0", "agent_2"),)), AlgorithmSpec(name="hatd3"), 0, DOUBLE)
+        Hatd3(
+            run_for(TEAMS["spread"], NetworkSpec(share=(("agent_0", "agent_2"),)), AlgorithmSpec(name="hatd3")), DOUBLE
+        )
     spec = make_run_spec({"scenario": "simple_spread"}, {"algorithm": {"name": "hatd3", "engine": "stacked"}})
     with pytest.raises(ConfigError, match=r"does not cover algorithm\.name=hatd3"):
         engine_of(Run("r", spec, TEAMS["spread"]))

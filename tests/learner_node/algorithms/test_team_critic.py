@@ -14,7 +14,7 @@ from learner_node.stacked.update import StackedUpdate
 from learner_node.update.batches import LossBatch
 from learner_node.update.layout import network_layout
 from tests.learner_node.networks.test_grouped_mlp import alone
-from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records, td_target
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records, run_for, td_target
 
 TAG = TEAMS["tag"]
 """Three adversaries and one agent, whose actions are boxes from 0 to 1: `sigmoid(2 * logit)`."""
@@ -54,7 +54,7 @@ def test_a_side_has_one_critic_that_reads_everything() -> None:
 
 @pytest.mark.parametrize("absences", [False, True])
 def test_targets_are_the_mean_reward_of_the_side_and_the_value_of_its_critic(*, absences: bool) -> None:
-    engine, batch = Maddpg(TAG, NETWORK, ALGORITHM, 0, DOUBLE), batch_of(absences=absences)
+    engine, batch = Maddpg(run_for(TAG, NETWORK, ALGORITHM), DOUBLE), batch_of(absences=absences)
     target = td_target(engine, batch)
     logits = act(policies_of(engine), batch.next_obs)
     alive = batch.present * (batch.discount > 0)
@@ -70,7 +70,7 @@ def test_targets_are_the_mean_reward_of_the_side_and_the_value_of_its_critic(*, 
 
 
 def test_the_critics_gradient_is_that_of_one_critic_a_side() -> None:
-    engine, batch = Maddpg(TAG, NETWORK, ALGORITHM, 0, DOUBLE), batch_of()
+    engine, batch = Maddpg(run_for(TAG, NETWORK, ALGORITHM), DOUBLE), batch_of()
     target = td_target(engine, batch)
     critics = {side: critic_of(engine, side) for side in SIDES}
     stats = engine.update(batch, 0.0, 0.0, update_policies=False)
@@ -90,7 +90,7 @@ def test_the_critics_gradient_is_that_of_one_critic_a_side() -> None:
 @pytest.mark.parametrize("absences", [False, True])
 def test_each_policy_learns_from_the_current_actions_of_its_side(teammates: str, *, absences: bool) -> None:
     algorithm = AlgorithmSpec(name="maddpg", team_critic=True, action_regularisation=0.1, teammates=teammates)  # type: ignore[arg-type]
-    engine, batch = Maddpg(TAG, NETWORK, algorithm, 0, DOUBLE), batch_of(absences=absences)
+    engine, batch = Maddpg(run_for(TAG, NETWORK, algorithm), DOUBLE), batch_of(absences=absences)
     row_weights = engine.mixer.row_weights(batch, engine.mixer.signals(batch))
     loss, _, _ = engine.policy_loss(batch, engine.critic_inputs(batch.obs_action), row_weights)
     found = torch.autograd.grad(loss, [next(module.parameters()) for module in engine.policies.online])
@@ -121,7 +121,7 @@ def test_each_policy_learns_from_the_current_actions_of_its_side(teammates: str,
 def test_a_team_critic_of_a_lone_agent_is_its_critic() -> None:
     """Where each side is one agent, the setting changes nothing."""
     algorithms = [AlgorithmSpec(name="matd3", team_critic=team) for team in (True, False)]
-    one, other = (Maddpg(TEAMS["alone"], NETWORK, algorithm, 0, DOUBLE) for algorithm in algorithms)
+    one, other = (Maddpg(run_for(TEAMS["alone"], NETWORK, algorithm), DOUBLE) for algorithm in algorithms)
     batch = as_batch(as_fields(random_records(TEAMS["alone"], ROWS, 0), torch.float64))
     for engine in (one, other):
         engine.update(batch, 1e-3, 1e-3)
@@ -133,6 +133,6 @@ def test_a_team_critic_of_a_lone_agent_is_its_critic() -> None:
 
 def test_what_a_team_critic_excludes_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"team_critic = true: side adversary learns by iddpg"):
-        Maddpg(TAG, NETWORK, AlgorithmSpec(name="iddpg", team_critic=True), 0, DOUBLE)
+        Maddpg(run_for(TAG, NETWORK, AlgorithmSpec(name="iddpg", team_critic=True)), DOUBLE)
     with pytest.raises(ConfigError, match=r"does not cover algorithm\.team_critic=true"):
-        StackedUpdate(TAG, NETWORK, ALGORITHM, 0, DOUBLE)
+        StackedUpdate(run_for(TAG, NETWORK, ALGORITHM), DOUBLE)

@@ -121,7 +121,7 @@ FAULTS = {
 
 @pytest.mark.parametrize(
     ("way", "evaluator"),
-    [(way, make_run(SLOW, {"fail_in": "make" if way == "raise" else "step", "way": way})) for way in FAULTS],
+    [(way, make_run(SLOW, {"fail_in": "make" if way == "raise" else "step", "way": way, "copy": 1})) for way in FAULTS],
     indirect=["evaluator"],
     ids=FAULTS,
 )
@@ -173,7 +173,7 @@ def test_a_world_that_hangs_costs_evaluations_only_and_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(evaluations_module, "_POLL_PERIOD_S", 0.01)
-    world = {"fail_in": "reset", "way": "stubborn"}
+    world = {"fail_in": "reset", "way": "stubborn", "copy": 1}
     run = make_run(SLOW, world, budget={"seconds": 5.0}, evaluation={"share_of_time": 0.2, "times": 10})
     with caplog.at_level(logging.WARNING):
         clock = Clock(run, 5.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +42,34 @@ def test_weights_without_an_update_since_then_are_not_taken_again() -> None:
     schedule.note_taken(0.0, 0)
     assert not schedule.is_due(0.5, 0)
     assert schedule.is_due(0.5, 1)
+
+
+def test_weights_that_are_taken_late_replace_the_next_ones_if_those_are_near() -> None:
+    late = started(times=20)
+    late.note_taken(0.12, 12)
+    assert taken_at(late, 100, first=13) == list(range(15, 101, 5))
+    late = started(times=20)
+    late.note_taken(0.13, 13)
+    assert taken_at(late, 100, first=14) == list(range(20, 101, 5))
+    late = started(times=20)
+    late.note_taken(0.98, 98)
+    assert taken_at(late, 100, first=99) == [100], "the final weights"
+    all_of_them = started(times=20, share=1.0)
+    all_of_them.note_taken(0.13, 13)
+    assert taken_at(all_of_them, 100, first=14) == list(range(15, 101, 5))
+
+
+@given(st.integers(1, 50), st.floats(0.0, 1.0))
+def test_no_two_weights_are_taken_within_half_an_interval_except_the_final_ones(times: int, late: float) -> None:
+    """The first weights wait until the fraction `late` of the budget."""
+    steps = 2_000
+    schedule = started(times=times)
+    schedule.note_taken(0.0, 0)
+    first = max(round(late * steps), 1)
+    found = taken_at(schedule, steps, first=first)
+    assert found[-1:] == [steps]
+    gaps = [after - before for before, after in itertools.pairwise(found[:-1])]
+    assert all(gap >= steps / times / 2 - 1 for gap in gaps)
 
 
 def test_an_evaluation_starts_once_its_time_and_that_of_the_last_one_fit_into_the_fraction() -> None:

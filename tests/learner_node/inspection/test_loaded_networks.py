@@ -16,7 +16,7 @@ from learner_node.persistence.checkpoints import Checkpoints
 from learner_node.persistence.state import Counters, copy_state
 from learner_node.stacked.passes import CriticPass
 from learner_node.stacked.update import StackedUpdate
-from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records, run_for
 
 
 def run_of(team: str, **algorithm: object) -> Run:
@@ -27,7 +27,7 @@ def run_of(team: str, **algorithm: object) -> Run:
 
 def trained(run: Run) -> StackedUpdate:
     spec = run.spec
-    algorithm = StackedUpdate(run.joint, spec.network, spec.algorithm, 3, torch.zeros(()))
+    algorithm = StackedUpdate(run_for(run.joint, spec.network, spec.algorithm, seed=3), torch.zeros(()))
     for seed in range(3):
         fields = as_fields(random_records(run.joint, 32, seed), torch.float32)
         algorithm.update(as_batch(fields), 1e-2, 1e-2)

@@ -24,7 +24,7 @@ def test_the_plain_loop_makes_the_same_update() -> None:
     joint, network, algorithm = speed.simple_spread_shapes(), speed.NETWORK, speed.ALGORITHM
     batch = speed.random_batch(joint, 64)
     stacked, loop = (
-        StackedUpdate(joint, network, algorithm, 0, batch.obs_action),
+        StackedUpdate(speed.run_of(network, algorithm), batch.obs_action),
         speed.PerAgentLoop(joint, network, algorithm),
     )
     kinds = (stacked.policies, loop.policies, loop._targets[0]), (stacked.critics, loop.critics, loop._targets[1])

@@ -20,7 +20,7 @@ from learner_node.networks.mixing_input import MixingInput
 from learner_node.run_checks.sizes import sizes_of
 from learner_node.update.batches import LossBatch
 from tests.learner_node.networks.test_grouped_mlp import alone
-from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records, td_target
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records, run_for, td_target
 
 TAG = TEAMS["tag"]
 """Three adversaries and one agent, whose actions are boxes from 0 to 1: `sigmoid(2 * logit)`."""
@@ -77,7 +77,7 @@ def columns_of(joint: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("network", DEMANDING)
 def test_the_targets_and_the_critic_loss_equal_plain_loops(network: dict[str, bool]) -> None:
     spec = NetworkSpec((8, 6), (7, 5), share_policies=False, **network)  # type: ignore[arg-type]
-    engine, batch = Maddpg(TAG, spec, ALGORITHM, 0, DOUBLE), batch_of(absences=True)
+    engine, batch = Maddpg(run_for(TAG, spec, ALGORITHM), DOUBLE), batch_of(absences=True)
     target = td_target(engine, batch)
     alive = batch.present * (batch.discount > 0)
     logits = engine.policy_logits(engine.policies.target, batch.next_obs)
@@ -104,7 +104,7 @@ def test_the_targets_and_the_critic_loss_equal_plain_loops(network: dict[str, bo
 @pytest.mark.parametrize("teammates", ["buffer", "current"])
 def test_all_policies_of_a_side_learn_from_one_value(teammates: str) -> None:
     algorithm = AlgorithmSpec(name="facmac", action_regularisation=0.0, teammates=teammates)  # type: ignore[arg-type]
-    engine, batch = Maddpg(TAG, NETWORK, algorithm, 0, DOUBLE), batch_of()
+    engine, batch = Maddpg(run_for(TAG, NETWORK, algorithm), DOUBLE), batch_of()
     weights = engine.mixer.row_weights(batch, engine.mixer.signals(batch))
     parameters = [parameter for module in engine.policies.online for parameter in module.parameters()]
     loss, _, _ = engine.policy_loss(batch, engine.critic_inputs(batch.obs_action), weights)
@@ -145,7 +145,7 @@ def test_the_value_never_falls_as_a_utility_rises(utilities: list[float], rise: 
 def test_the_sizes_count_the_parameters(team: str, network: dict[str, bool]) -> None:
     settings = {"algorithm": {"name": "facmac"}, "network": {"critic_hidden": [7, 5], **network}}
     spec = make_run_spec({"scenario": "simple_spread"}, settings)
-    engine = Maddpg(TEAMS[team], spec.network, spec.algorithm, 0, DOUBLE)
+    engine = Maddpg(run_for(TEAMS[team], spec.network, spec.algorithm), DOUBLE)
     assert sizes_of(spec, TEAMS[team]).critic_parameters == sum(map(len, engine.critics.parameters))
 
 
@@ -165,4 +165,4 @@ def test_what_a_mixing_critic_cannot_have_is_refused(
     network: NetworkSpec, algorithm: AlgorithmSpec, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        Maddpg(TEAMS["spread"], network, algorithm, 0, DOUBLE)
+        Maddpg(run_for(TEAMS["spread"], network, algorithm), DOUBLE)

@@ -255,6 +255,75 @@ def test_parameters_fit_another_number_of_agents(critic: str) -> None:
     assert_close(many.first_values(more)[0], few.first_values(rows)[0])
 
 
+def _with_absent(rows: Tensor, absent: int) -> tuple[Tensor, Tensor]:
+    """Returns the rows of four agents as those of five, of which one is absent in all rows, and who acts `[B, 5]`.
+
+    What the absent agent saw and did last must not matter: its numbers are not zeros.
+    """
+    obs, action = rows[:, :12].view(ROWS, 4, 3), rows[:, 12:]
+    last = torch.rand(ROWS, 1, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    obs = torch.cat([obs[:, :absent], last, obs[:, absent:]], 1).flatten(1)
+    action = torch.cat([action[:, :absent], last[:, :, 0], action[:, absent:]], 1)
+    acting = torch.ones(ROWS, 5, dtype=torch.float64)
+    acting[:, absent] = 0.0
+    return torch.cat([obs, action], 1), acting
+
+
+@BOTH
+@pytest.mark.parametrize("team_critic", [False, True])
+def test_with_an_absent_agent_values_are_those_of_the_others_alone(critic: str, team_critic: bool) -> None:
+    """In both passes: the values of all actions, and those of own actions with their gradients."""
+    few, many = (engine_of(_agents(count), critic, name="matd3", team_critic=team_critic) for count in (4, 5))
+    many.critics.load(few.critics.tensors())
+    rows = rows_of(_agents(4))
+    more, acting = _with_absent(rows, 2)
+    others = [0, 1, 3, 4]
+    expected = few.q(few.critics.online, few.critic_inputs(rows))[:4]
+    found = many.q(many.critics.online, many.critic_inputs(more, acting=acting))[others]
+    assert_close(found, expected)
+    assert_close(many.first_values(more, acting)[others], expected)
+
+    change = torch.rand(ROWS, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64).requires_grad_()
+    expected = few.q_of_player_actions(few.critic_inputs(rows), change)
+    zeros = torch.zeros(ROWS, 1, dtype=torch.float64)
+    change_of_all = torch.cat([change[:, :2], zeros, change[:, 2:]], 1)
+    found = many.q_of_player_actions(many.critic_inputs(more, acting=acting), change_of_all)[others]
+    assert_close(found, expected)
+    gradients = [torch.autograd.grad(one.sum(), change, retain_graph=True)[0] for one in (found, expected)]
+    assert_close(*gradients)
+
+
+@BOTH
+def test_an_agent_without_others_has_a_finite_value_and_gradient(critic: str) -> None:
+    engine, rows = engine_of(_agents(3), critic), rows_of(_agents(3))
+    acting = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64).repeat(ROWS, 1)
+    value = engine.q(engine.critics.online, engine.critic_inputs(rows, acting=acting))[0]
+    other = torch.cat([rows[:, :3], rows[:, 3:9] + 1.0, rows[:, 9:]], 1)
+    assert_close(engine.q(engine.critics.online, engine.critic_inputs(other, acting=acting))[0], value)
+    squared_norms = engine.critics.descend(value.sum())
+    assert bool(squared_norms.isfinite().all())
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["matd3", "masac", "hatd3"])
+def test_what_absent_agents_did_last_does_not_matter_in_an_update(critic: str, name: str) -> None:
+    agents = _agents(4)
+    records = random_records(agents, 32, seed=3, absences=True)
+    changed = records.copy()
+    gone = records["present"] == 0
+    for field in ("obs", "action"):
+        by_agent = changed[field].reshape(32, 4, -1)
+        by_agent[gone] += 0.3
+    batches = [as_batch(as_fields(each, torch.float64)) for each in (records, changed)]
+    weights = []
+    for batch in batches:
+        engine = engine_of(agents, critic, name=name)
+        engine.update(batch, 1e-3, 1e-3)
+        weights.append((engine.critics.parameters[0].clone(), engine.policies.parameters[0].clone()))
+    for one, other in zip(*weights, strict=True):
+        assert_close(one, other)
+
+
 @BOTH
 def test_each_agent_is_encoded_once_for_all_critics_of_a_network(critic: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_of("tag", critic, name="matd3")

@@ -16,14 +16,14 @@ from common.run.run import AlgorithmSpec, NetworkSpec
 from learner_node.persistence.checkpoints import Checkpoints, read
 from learner_node.persistence.state import Counters, TrainingState, copy_state, restore_state
 from learner_node.stacked.update import StackedUpdate
-from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records, run_for
 
 NETWORK = NetworkSpec(policy_hidden=(8, 8), critic_hidden=(8, 8), share_policies=False)
 SINGLE = torch.zeros(())
 
 
 def make(team: str = "mixed", seed: int = 1) -> StackedUpdate:
-    return StackedUpdate(TEAMS[team], NETWORK, AlgorithmSpec(name="matd3"), seed, SINGLE)
+    return StackedUpdate(run_for(TEAMS[team], NETWORK, AlgorithmSpec(name="matd3"), seed=seed), SINGLE)
 
 
 def train(algorithm: StackedUpdate, *seeds: int) -> None:

@@ -26,8 +26,7 @@ class Learner:
     def __init__(self, path: Path, every: int = EVERY, done: Counters | None = None) -> None:
         self.run: Run = small_run(budget={"steps": 10_000, "milestone_steps": every})
         self.directory, self.done = RunDirectory(path), done or Counters()
-        spec = self.run.spec
-        self.algorithm = StackedUpdate(self.run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
+        self.algorithm = StackedUpdate(self.run, torch.zeros(()))
         self.milestones = Milestones(self.run, self.directory, self.done)
 
     def reach(self, env_steps: int, updates: int) -> None:

@@ -13,7 +13,7 @@ from common.run.run import RunSpec, make_run_spec
 from common.spec import AgentsSpec, Box, Categorical, joint_spec
 from learner_node.run_checks.sizes import Sizes, refuse_large_learner, refuse_large_run, sizes_of
 from learner_node.stacked.update import StackedUpdate
-from tests.learner_node.teams import TEAMS
+from tests.learner_node.teams import TEAMS, run_for
 
 PUSH = Box((-1.0,), (1.0,))
 GIB = 2**30
@@ -29,7 +29,7 @@ def test_networks_that_the_engine_stacked_does_not_cover_are_refused() -> None:
         with pytest.raises(ConfigError, match=rf"network\.{named}.* Set algorithm\.engine=auto"):
             sizes_of(spec, agents)
         with pytest.raises(ConfigError, match=rf"network\.{named}"):
-            StackedUpdate(agents, spec.network, spec.algorithm, 0, torch.zeros(()))
+            StackedUpdate(run_for(agents, spec.network, spec.algorithm), torch.zeros(()))
         assert sizes_of(spec_of(**network), agents).engine.name == "autograd"
 
 
@@ -96,7 +96,7 @@ def test_numbers_are_said_for_agents_that_are_alike_together() -> None:
 @pytest.mark.parametrize("kind", ["tag", "spread", "alone"])
 def test_parameters_are_those_of_the_networks_themselves(kind: str, algorithm: str, *, shares: bool) -> None:
     spec = spec_of(algorithm, share_policies=shares, share_critics=shares, policy_hidden=[8, 4], critic_hidden=[6])
-    made = StackedUpdate(TEAMS[kind], spec.network, spec.algorithm, 0, torch.zeros(()))
+    made = StackedUpdate(run_for(TEAMS[kind], spec.network, spec.algorithm), torch.zeros(()))
     sizes = sizes_of(spec, TEAMS[kind])
     assert sizes.policy_parameters == made.policies.shared.numel()
     assert sizes.critic_parameters == made.critics.shared.numel()
@@ -106,7 +106,7 @@ def test_parameters_are_those_of_the_networks_themselves(kind: str, algorithm: s
 def test_a_global_state_counts() -> None:
     agents = replace(TEAMS["two"], state_dim=6)
     spec = make_run_spec({"scenario": "tiny", "algorithm": {"critic_sees": "state"}})
-    made = StackedUpdate(agents, spec.network, spec.algorithm, 0, torch.zeros(()))
+    made = StackedUpdate(run_for(agents, spec.network, spec.algorithm), torch.zeros(()))
     sizes, without = sizes_of(spec, agents), sizes_of(spec_of(), TEAMS["two"])
     assert sizes.critic_parameters == made.critics.shared.numel()
     assert sizes.expanded_parameters == made.policies.expanded.numel() + made.critics.expanded.numel()
@@ -254,7 +254,7 @@ def test_agents_of_a_group_have_one_network_and_all_others_their_own() -> None:
     """Also those of a group that do not stand side by side."""
     agents = team("uav-0", "bs", "uav-1", "uav-2")
     spec = spec_of("matd3", share=[["uav-0", "uav-1"]], policy_hidden=[4], critic_hidden=[4])
-    made = StackedUpdate(agents, spec.network, spec.algorithm, 0, torch.zeros(()))
+    made = StackedUpdate(run_for(agents, spec.network, spec.algorithm), torch.zeros(()))
     made.policies.gradient.first_bias.copy_(torch.arange(16.0).view(4, 1, 4))
     made.set_rates(0.1, 0.1)
     made.policies.step()

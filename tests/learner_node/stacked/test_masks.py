@@ -11,7 +11,7 @@ from common.run.run import AlgorithmSpec, NetworkSpec
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.stacked.update import StackedUpdate
 from learner_node.update.batches import LossBatch
-from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records, run_for
 
 JOINT = TEAMS["masked"]
 NETWORK = NetworkSpec(policy_hidden=(6,), critic_hidden=(8,), share_policies=False, share_critics=False)
@@ -21,7 +21,7 @@ DOUBLE = torch.zeros((), dtype=torch.float64)
 
 
 def plain() -> Maddpg:
-    return Maddpg(JOINT, NETWORK, ALGORITHM, 0, DOUBLE)
+    return Maddpg(run_for(JOINT, NETWORK, ALGORITHM), DOUBLE)
 
 
 def batch_of(**changed: torch.Tensor) -> LossBatch:
@@ -66,7 +66,7 @@ def test_a_choice_that_is_never_allowed_gets_no_gradient_and_is_never_a_target()
 
 @pytest.mark.parametrize("make", [StackedUpdate, Maddpg])
 def test_the_engines_and_numpy_policies_lower_the_same_logits(make: type[StackedUpdate | Maddpg]) -> None:
-    engine = make(JOINT, NETWORK, ALGORITHM, 3, torch.zeros(()))
+    engine = make(run_for(JOINT, NETWORK, ALGORITHM, seed=3), torch.zeros(()))
     obs = random_records(JOINT, ROWS, 1)["obs"]
     ours = engine.logits(torch.from_numpy(obs.copy())).numpy()
     others = Policy(engine.players, NETWORK, engine.policy_weights()).logits(obs)

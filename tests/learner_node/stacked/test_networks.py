@@ -9,7 +9,7 @@ import torch
 from common.policy.network import Policy, unflatten
 from common.run.run import AlgorithmSpec, NetworkSpec
 from learner_node.stacked.update import StackedUpdate
-from tests.learner_node.teams import TEAMS
+from tests.learner_node.teams import TEAMS, run_for
 
 NETWORK = NetworkSpec(policy_hidden=(64, 64), critic_hidden=(64, 64), share_policies=False, share_critics=False)
 SINGLE = torch.zeros(())
@@ -18,7 +18,7 @@ SINGLE = torch.zeros(())
 @pytest.mark.parametrize("team", TEAMS)
 def test_numpy_policy_equals_torch_policy(team: str) -> None:
     joint = TEAMS[team]
-    learner = StackedUpdate(joint, NETWORK, AlgorithmSpec(name="matd3"), 5, SINGLE)
+    learner = StackedUpdate(run_for(joint, NETWORK, AlgorithmSpec(name="matd3"), seed=5), SINGLE)
     obs = np.random.default_rng(0).normal(size=(256, joint.obs_dim)).astype(np.float32)
     policy = Policy(learner.players, NETWORK, learner.policy_weights())
     logits = learner.logits(torch.from_numpy(obs))
@@ -33,7 +33,7 @@ def test_numpy_policy_equals_torch_policy(team: str) -> None:
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 def test_what_is_kept_of_networks_names_every_parameter_once(team: str, shared: bool) -> None:
     network = NetworkSpec(share_policies=shared, share_critics=shared)
-    learner = StackedUpdate(TEAMS[team], network, AlgorithmSpec(name="matd3"), 5, SINGLE)
+    learner = StackedUpdate(run_for(TEAMS[team], network, AlgorithmSpec(name="matd3"), seed=5), SINGLE)
     for trained in (learner.policies, learner.critics):
         assert sorted(trained.shared_index.tolist()) == list(range(len(trained.shared)))
     if not shared:
@@ -43,7 +43,7 @@ def test_what_is_kept_of_networks_names_every_parameter_once(team: str, shared: 
 @pytest.mark.parametrize("team", ["tag", "mixed"])
 def test_one_step_of_one_agent_moves_all_that_share_with_it(team: str) -> None:
     network = NetworkSpec(share_policies=True)
-    learner = StackedUpdate(TEAMS[team], network, AlgorithmSpec(name="matd3"), 5, SINGLE)
+    learner = StackedUpdate(run_for(TEAMS[team], network, AlgorithmSpec(name="matd3"), seed=5), SINGLE)
     learner.policies.shared.add_(torch.randn_like(learner.policies.shared))
     learner.policies.step()
     policies = [(*one.hidden, one.last) for one in unflatten(learner.policy_weights(), learner.players, network)]
@@ -54,7 +54,9 @@ def test_one_step_of_one_agent_moves_all_that_share_with_it(team: str) -> None:
 
 def test_an_agents_start_depends_on_seed_and_place_alone() -> None:
     few, many = TEAMS["speaker_listener"], TEAMS["spread"]
-    learners = [StackedUpdate(team, NETWORK, AlgorithmSpec(name="matd3"), 7, SINGLE) for team in (many, many, few)]
+    learners = [
+        StackedUpdate(run_for(team, NETWORK, AlgorithmSpec(name="matd3"), seed=7), SINGLE) for team in (many, many, few)
+    ]
     first, again, other = (unflatten(one.policy_weights(), one.players, NETWORK) for one in learners)
     np.testing.assert_array_equal(first[0].hidden[1].weight, again[0].hidden[1].weight)
     assert not np.array_equal(first[0].hidden[1].weight, first[1].hidden[1].weight)

@@ -14,7 +14,7 @@ from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.stacked.update import StackedUpdate
-from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records, run_for
 
 NETWORK = NetworkSpec(policy_hidden=(16, 12), critic_hidden=(20, 8), share_policies=False, share_critics=False)
 ROWS = 48
@@ -26,8 +26,8 @@ class Pair:
 
     def __init__(self, joint: AgentsSpec, algorithm: AlgorithmSpec, network: NetworkSpec = NETWORK) -> None:
         self.joint, self.algorithm = joint, algorithm
-        self.stacked = StackedUpdate(joint, network, algorithm, 3, DOUBLE)
-        self.autograd = Maddpg(joint, network, algorithm, 3, DOUBLE)
+        self.stacked = StackedUpdate(run_for(joint, network, algorithm, seed=3), DOUBLE)
+        self.autograd = Maddpg(run_for(joint, network, algorithm, seed=3), DOUBLE)
 
     def update(self, seed: int, *, absences: bool, weighted: bool = False, update_policies: bool = True) -> None:
         """Updates both on one batch, normalised if the settings ask for it, and compares what they report."""
@@ -172,7 +172,7 @@ def test_a_joint_critic_reads_a_state_too() -> None:
 def test_critics_read_what_the_setting_says(sees: str) -> None:
     """A change of an input changes the TD errors if critics read it, and the values of the policies' targets."""
     agents = replace_fields(TEAMS["alone"], state_dim=3 if sees != "observations" else 0)
-    learner = StackedUpdate(agents, NETWORK, AlgorithmSpec(name="maddpg", critic_sees=sees), 3, DOUBLE)  # type: ignore[arg-type]
+    learner = StackedUpdate(run_for(agents, NETWORK, AlgorithmSpec(name="maddpg", critic_sees=sees), seed=3), DOUBLE)  # type: ignore[arg-type]
     inputs = learner.layout.critics[0].input_columns
     columns = {"obs": range(4), "action": range(4, 9), "state": range(9, 9 + agents.state_dim)}
     expected = {"observations": ("obs", "action"), "state": ("action", "state"), "both": ("obs", "action", "state")}
@@ -183,7 +183,7 @@ def test_critics_read_what_the_setting_says(sees: str) -> None:
 def test_a_state_that_critics_cannot_read_is_refused(name: str, state_dim: int, message: str) -> None:
     agents = replace_fields(TEAMS["spread"], state_dim=state_dim)
     with pytest.raises(ConfigError, match=message):
-        StackedUpdate(agents, NETWORK, AlgorithmSpec(name=name, critic_sees="both"), 3, DOUBLE)
+        StackedUpdate(run_for(agents, NETWORK, AlgorithmSpec(name=name, critic_sees="both"), seed=3), DOUBLE)
 
 
 @pytest.mark.parametrize("head", ["soft", "force"])
@@ -226,7 +226,7 @@ def test_time_limits_bootstrap_from_the_true_final_observation() -> None:
     """A last step with discount 1 takes its value from next_obs; with discount 0 it takes none."""
     joint = TEAMS["spread"]
     algorithm = AlgorithmSpec(name="maddpg", discount=0.9)
-    learner = StackedUpdate(joint, NETWORK, algorithm, 3, DOUBLE)
+    learner = StackedUpdate(run_for(joint, NETWORK, algorithm, seed=3), DOUBLE)
     fields = as_fields(random_records(joint, ROWS, 0), torch.float64)
     fields["discount"][: ROWS // 2] = 0.0
     target = learner.td_target(as_batch(fields)).t()
@@ -246,7 +246,7 @@ def test_what_an_absent_agent_leaves_in_its_rows_changes_nothing_of_its_own() ->
     fields["present"][: ROWS // 2, 1] = 0.0
     changed = {name: value.clone() for name, value in fields.items()}
     changed["reward"][: ROWS // 2, 1] = 100.0
-    learners = [StackedUpdate(joint, NETWORK, AlgorithmSpec(name="matd3"), 3, DOUBLE) for _ in range(2)]
+    learners = [StackedUpdate(run_for(joint, NETWORK, AlgorithmSpec(name="matd3"), seed=3), DOUBLE) for _ in range(2)]
     for learner, batch in zip(learners, (fields, changed), strict=True):
         learner.update(as_batch(batch), 1e-3, 1e-3)
     assert torch.equal(learners[0].policies.shared, learners[1].policies.shared)
@@ -257,7 +257,7 @@ def test_an_agent_that_is_never_present_learns_nothing() -> None:
     joint = TEAMS["spread"]
     fields = as_fields(random_records(joint, ROWS, 0), torch.float64)
     fields["present"][:, 2] = 0.0
-    learner = StackedUpdate(joint, NETWORK, AlgorithmSpec(name="matd3"), 3, DOUBLE)
+    learner = StackedUpdate(run_for(joint, NETWORK, AlgorithmSpec(name="matd3"), seed=3), DOUBLE)
     before = learner.policies.tensors()["online"]
     losses = learner.update(as_batch(fields), 1e-3, 1e-3)
     after = learner.policies.tensors()["online"]
@@ -270,7 +270,9 @@ def test_an_agent_that_is_never_present_learns_nothing() -> None:
 @pytest.mark.parametrize("largest", [1e-24, 1e-12, 1e12])
 def test_any_clip_leaves_float32_finite(largest: float) -> None:
     joint = TEAMS["spread"]
-    learner = StackedUpdate(joint, NETWORK, AlgorithmSpec(name="matd3", gradient_clip=largest), 3, torch.zeros(()))
+    learner = StackedUpdate(
+        run_for(joint, NETWORK, AlgorithmSpec(name="matd3", gradient_clip=largest), seed=3), torch.zeros(())
+    )
     stats = learner.update(as_batch(as_fields(random_records(joint, ROWS, 0), torch.float32)), 1e-3, 1e-3)
     for trained in (learner.policies, learner.critics):
         assert trained.shared.isfinite().all()
@@ -283,7 +285,7 @@ def test_a_batch_known_to_be_complete_is_treated_the_same(team: str) -> None:
     joint = TEAMS[team]
     for teammates in ("buffer", "current"):
         algorithm = AlgorithmSpec(name="matd3", teammates=teammates)  # type: ignore[arg-type]
-        one, other = (StackedUpdate(joint, NETWORK, algorithm, 3, DOUBLE) for _ in range(2))
+        one, other = (StackedUpdate(run_for(joint, NETWORK, algorithm, seed=3), DOUBLE) for _ in range(2))
         for seed in range(3):
             batch = as_batch(as_fields(random_records(joint, ROWS, seed), torch.float64))
             one.update(batch, 1e-3, 1e-3)
@@ -295,7 +297,7 @@ def test_a_batch_known_to_be_complete_is_treated_the_same(team: str) -> None:
 @pytest.mark.parametrize("rows", [(16, 48, 16)])
 def test_the_batch_may_change_its_size(rows: tuple[int, ...]) -> None:
     joint = TEAMS["mixed"]
-    one, other = (StackedUpdate(joint, NETWORK, AlgorithmSpec(name="matd3"), 3, DOUBLE) for _ in range(2))
+    one, other = (StackedUpdate(run_for(joint, NETWORK, AlgorithmSpec(name="matd3"), seed=3), DOUBLE) for _ in range(2))
     for seed, count in enumerate(rows):
         batch = as_batch(as_fields(random_records(joint, count, seed), torch.float64))
         one.update(batch, 1e-3, 1e-3)

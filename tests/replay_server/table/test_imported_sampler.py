@@ -14,7 +14,8 @@ from common.errors import ConfigError, LastingError
 from common.wire.messages import Open, Refused
 from replay_server.config import ReplayConfig
 from replay_server.replay import Replay
-from replay_server.table.imported_sampler import ImportedSampler, check_sampler
+from replay_server.table.imported_sampler import check_sampler
+from replay_server.table.samplers import ImportedSampler
 from replay_server.table.table import Table
 from tests.replay_server.runs import make_run, numbers, records
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError
-from common.process.resources import available_memory_bytes
+from common.process.monitoring.resources import available_memory_bytes
 from replay_server.table.ring import Ring, refuse_beyond_memory
 from replay_server.table.samplers import UniformSampler
 from tests.replay_server.runs import DTYPE, numbers, records

@@ -133,7 +133,7 @@ def test_only_this_machine_is_served(tmp_path: Path, dashboard: Dashboard, conso
 def test_a_port_in_use_is_named(dashboard: Dashboard) -> None:
     port = int(dashboard.url.rstrip("/").rpartition(":")[2])
     with pytest.raises(
-        ConfigError, match=rf"--dashboard-port {port}: cannot listen on 127\.0\.0\.1:{port}.*0 takes any"
+        ConfigError, match=rf"--dashboard-port {port}: cannot listen on 127\.0\.0\.1:{port}.*Pass another port, or 0"
     ):
         Dashboard(port)
 

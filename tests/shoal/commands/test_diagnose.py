@@ -42,7 +42,7 @@ def make_directory(path: Path, run: Run, flat: np.ndarray | None = None) -> tupl
     if flat is not None:
         save_policy(directory.policy_file, PolicyFile(made, 1, 10, flat))
     else:
-        algorithm = StackedUpdate(made.joint, made.spec.network, made.spec.algorithm, 0, torch.zeros(()))
+        algorithm = StackedUpdate(made, torch.zeros(()))
         Checkpoints(directory.checkpoints, 3).save(copy_state(algorithm, Counters(updates=10)), best=False)
     return directory, made
 

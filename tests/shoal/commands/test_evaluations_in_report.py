@@ -96,7 +96,7 @@ def test_enough_evaluations_decide_whether_a_run_still_rises(tmp_path: Path) -> 
 @pytest.mark.parametrize("missed", [None, "random", "untrained"])
 def test_a_team_that_is_not_better_than_an_untrained_one_needs_a_diagnosis(tmp_path: Path, missed: str | None) -> None:
     directory = make_run(tmp_path / "run")
-    names = {"random": "random actions", "untrained": "an untrained team"}
+    names = {"random": "random actions", "untrained": "an untrained 64-64 team"}
     scale: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(SCALE))
     for one in scale["references"]:
         if one["name"] == missed:
@@ -114,7 +114,7 @@ def test_the_page_says_where_the_team_stands(tmp_path: Path) -> None:
     write_evaluations(directory, [-80.0, -60.0])
     evaluate_run(directory, scale=[SCALE])
     page = make_page([read_record(directory.path)])
-    assert "clearly better than random actions and an untrained team" in page.casefold()
+    assert "clearly better than random actions and an untrained 64-64 team" in page.casefold()
     assert "Return in evaluations" in page
     evaluate_run(directory, scale=[{"side": 3}])  # of another version
     assert "clearly better" not in make_page([read_record(directory.path)]).casefold()

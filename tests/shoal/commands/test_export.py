@@ -329,3 +329,13 @@ def test_a_recurrent_policy_takes_and_returns_its_memory(hidden: tuple[int, ...]
             np.testing.assert_allclose(logits, expected[:, player.action_slice], rtol=1e-5, atol=1e-5)
     about = {entry.key: entry.value for entry in onnx.load(tmp_path / listed[0]["file"]).metadata_props}
     assert about["memory_dim"] == "8"
+
+
+def test_the_command_says_how_to_use_the_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = team_of(BOXES, network={"policy_hidden": (8,), "recurrent": "gru", "share_policies": False})
+    (tmp_path / "run.toml").write_text(to_toml(policy.run))
+    save_policy(tmp_path / "policy.safetensors", policy)
+    assert run_command(shoal, "shoal", ["export", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert all(line.endswith("outputs, and a memory of 8 numbers") for line in said.out.splitlines())
+    assert "pass zeros as the input `memory` in the first step" in said.err

@@ -16,7 +16,14 @@ from scipy import stats
 from shoal.commands.report.axis_ticks import linear_ticks, log_ticks, tick_labels
 from shoal.commands.report.chart import SMALL, AxisScale, Chart, Curve, draw
 from shoal.commands.report.figures import AXES, LEARNING, MAIN, RETURN, SYSTEM, curve_of, figure_lines, wait_fractions
-from shoal.commands.report.run_record import RunRecord, grouped, read_record
+from shoal.commands.report.run_record import (
+    RunRecord,
+    differing_settings,
+    flat_settings,
+    grouped,
+    named_settings,
+    read_record,
+)
 from shoal.commands.report.traces import Trace, band, thinned
 from shoal.number_format import MINUS, NOTHING, brief, duration, fixed, significant
 from shoal.run_history import MAX_LINES, read_history
@@ -157,6 +164,54 @@ def test_runs_that_differ_only_by_seed_and_budget_are_one_group(tmp_path: Path) 
     ]
     groups = grouped([read_record(directory.path) for directory in made])
     assert [(group.label, len(group.records)) for group in groups] == [("batch 256", 2), ("batch 512", 1)]
+
+
+def labels_of(tmp_path: Path, *settings: dict[str, object]) -> list[str]:
+    made = [make_run(tmp_path / str(i), **each) for i, each in enumerate(settings)]
+    return [group.label for group in grouped([read_record(directory.path) for directory in made])]
+
+
+def test_groups_have_names_as_a_person_would_write_them(tmp_path: Path) -> None:
+    assert labels_of(tmp_path / "one", {}) == ["maddpg"]
+    assert labels_of(
+        tmp_path / "two",
+        {"algorithm": {"name": "matd3"}, "network": {"policy_hidden": (64, 64)}},
+        {"network": {"recurrent": "gru"}},
+    ) == ["matd3, policy_hidden 64-64, recurrent none", "maddpg, policy_hidden 128-128, recurrent gru"]
+    assert labels_of(
+        tmp_path / "tables",
+        {"network": {"share_policies": False}},
+        {"network": {"share": (("agent_0", "agent_1"), ("agent_2",))}},
+        {"algorithm": {"side_learning_rates": {"agent": 0.5}}},
+    ) == [
+        "share_policies false, share none, side_learning_rates none",
+        "share_policies true, share agent_0+agent_1-agent_2, side_learning_rates none",
+        "share_policies true, share none, side_learning_rates agent=0.5",
+    ]
+
+
+def test_of_many_differences_a_name_has_those_that_tell_the_groups_apart(tmp_path: Path) -> None:
+    slow = {"policy_learning_rate": 1e-3, "critic_learning_rate": 1e-3, "discount": 0.95}
+    settings = [
+        {"algorithm": {"name": "maddpg"}, "network": {"policy_hidden": (64, 64)}},
+        {"algorithm": {"name": "matd3", **slow}},
+        {"algorithm": {"name": "matd3", **slow}, "replay": {"batch": 512}},
+    ]
+    assert labels_of(tmp_path, *settings) == ["maddpg, batch 256", "matd3, batch 256", "matd3, batch 512"]
+    groups = grouped([read_record(path) for path in sorted(tmp_path.iterdir())])
+    flat = [flat_settings(group.records[0].run.spec) for group in groups]
+    assert [name for name in differing_settings(flat) if name not in named_settings(flat)] == [
+        "network.policy_hidden",
+        "algorithm.discount",
+        "algorithm.policy_learning_rate",
+        "algorithm.critic_learning_rate",
+    ]
+
+
+def test_names_of_groups_are_different_though_long_values_are_cut(tmp_path: Path) -> None:
+    long = "a_package_with_a_long_name.algorithms:"
+    made = labels_of(tmp_path, {"algorithm": {"name": f"{long}One"}}, {"algorithm": {"name": f"{long}Two"}})
+    assert made == ["a_package_with_a_long_name.al... (1)", "a_package_with_a_long_name.al... (2)"]
 
 
 def test_the_band_is_the_mean_and_its_interval_at_every_point() -> None:

@@ -109,7 +109,25 @@ def test_a_dead_process_of_this_machine_blocks_nobody(tmp_path: Path) -> None:
     for pid, expected in ((os.getppid(), RUNNING), (ended.pid, TAKEN)):
         claims._path(run, 1).write_bytes(msgspec.json.encode(Claim("here", pid, claims._machine())))
         assert me.take(run) is expected
-    assert claims.owner_of(run).startswith(f"process {os.getpid()} on ")
+    assert me.owner_of(run).startswith(f"process {os.getpid()} on ")
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_directory_of_many_runs_is_listed_once_a_renewal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [tmp_path / f"seed-{seed}" for seed in range(30)]
+    other, me = Claims(tmp_path), Claims(tmp_path)
+    for run in runs[:20]:
+        assert other.take(run) is TAKEN
+    listed: list[Path] = []
+    list_once = claims._listed_numbers
+    monkeypatch.setattr(claims, "_listed_numbers", lambda path: listed.append(path) or list_once(path))
+    assert [me.take(run) for run in runs] == [RUNNING] * 20 + [TAKEN] * 10
+    assert listed == [tmp_path]
+    other.end(runs[0], stopped=True)
+    assert me.take(runs[0]) is TAKEN, "a listing is no reason to miss what happened since"
+    assert listed == [tmp_path]
+    assert me.renew() == []
+    assert listed == [tmp_path] * 2
 
 
 @pytest.mark.usefixtures("elsewhere")

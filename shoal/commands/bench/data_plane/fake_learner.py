@@ -15,14 +15,14 @@ import zmq
 
 from common.errors import ShoalError
 from common.policy.network import weight_count
-from common.process.parent import die_with_parent
+from common.process.children.parent import die_with_parent
 from common.run.run import Run
 from common.wire.client import Client
 from common.wire.messages import Open, Opened, PutWeights
 from common.wire.weights import WeightsHeader
 
 if TYPE_CHECKING:
-    from learner_node.replay_client import ReplayClient
+    from learner_node.replay.replay_client import ReplayClient
 
 ANSWER_TIMEOUT_S = 30.0
 BIND = "tcp://127.0.0.1:0"
@@ -46,7 +46,7 @@ def publish_weights(run: Run, replay: str) -> Iterator[str]:
 
 def publish(run: Run, replay: str, ready: Connection, parent: int) -> None:
     """Opens the run, sends its address to `ready`, then publishes forever; `updates` is the monotonic time in ns."""
-    from learner_node.broadcast import MIN_PERIOD_S, Broadcast  # noqa: PLC0415  (imports torch; only here)
+    from learner_node.publishing.broadcast import MIN_PERIOD_S, Broadcast  # noqa: PLC0415  (imports torch; only here)
 
     die_with_parent(parent)
     client = Client(zmq.Context(), replay)

@@ -24,7 +24,7 @@ from shoal.commands.bench.data_plane.load_generator import LoadGenerator, Record
 from shoal.commands.bench.data_plane.replay_scaling import actor_rows, ring_rows
 from shoal.commands.bench.data_plane.sampling_load import BATCH, SamplingClient, TakeBaseline
 from shoal.commands.bench.data_plane.zeromq_baseline import ZeroMqBaseline
-from shoal.commands.bench.measurements import REPEATS, BenchProgress, BenchRow, compare, rate, row
+from shoal.commands.bench.measurements import REPEATS, BenchFailure, BenchProgress, BenchRow, compare, rate, row
 from shoal.commands.bench.peers.replay import rows as peers_rows
 from shoal.commands.bench.processes import Processes
 
@@ -39,7 +39,7 @@ RECOVERY_MB_S = 200.0
 _RECOVERED = re.compile(r"recovered transitions=(\d+) .* seconds=([\d.]+)")
 
 
-def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
+def rows(config: BenchConfig) -> Iterator[BenchRow | BenchFailure | BenchProgress]:
     """Yields the rows of ingest, serve and recovery, then the cost by number of actors and by size of the ring."""
     run = make_run()
     recorded = record(run)

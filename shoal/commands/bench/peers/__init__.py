@@ -30,8 +30,8 @@ from common.run.evaluations import read_evaluations
 from common.run.validation_errors import suggest
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.end_to_end import RunSpeed, max_run_s, run_speed, train_options
-from shoal.commands.bench.measurements import BenchProgress, BenchRow, row
-from shoal.commands.bench.peers.environment import Peer, install_missing
+from shoal.commands.bench.measurements import BenchFailure, BenchProgress, BenchRow, row
+from shoal.commands.bench.peers.environment import Peer, PeerFailedError, install_missing
 from shoal.commands.bench.processes import Processes
 
 SPEED_GOAL = 8.0
@@ -92,7 +92,7 @@ class _Trial(NamedTuple):
         return f"{self.world}, {self.settings} settings, {runs}{self.config.time:g} s of training"
 
 
-def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
+def rows(config: BenchConfig) -> Iterator[BenchRow | BenchFailure | BenchProgress]:
     """Yields peers/NAME/SETTINGS/return, and with the paper's settings also env-steps and updates.
 
     Rows of a world other than simple_spread have the world's name after the peer's. Shoal trains once for all peers.
@@ -101,8 +101,10 @@ def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     ours: dict[_Trial, list[TrainingResult]] = {}
     written: list[LabelledResult] = []
     for peer in (peer for peer in PEERS if peer.name in peers):
-        python = yield from install_missing(peer, config)
-        if python is None:
+        try:
+            python = yield from install_missing(peer, config)
+        except PeerFailedError as e:
+            yield BenchFailure(f"peers/{peer.name}", str(e))
             continue
         for trial in [_Trial(config, world, name) for world in worlds for name in OPTIONS]:
             if trial not in ours:
@@ -113,7 +115,7 @@ def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
             try:
                 theirs = [_train_peer(trial, python, peer, seed) for seed in trial.seeds]
             except ShoalError as e:
-                yield BenchProgress(f"{peer.packages[0]} is left out: {e}")
+                yield BenchFailure(_name(peer, trial), str(e))
                 continue
             written += _labelled(peer.packages[0], trial, theirs)
             _write_curves(config, written)
@@ -144,8 +146,7 @@ def _comparison_rows(
     peer: Peer, trial: _Trial, ours: Sequence[TrainingResult], theirs: Sequence[TrainingResult]
 ) -> Iterator[BenchRow]:
     """Yields medians over seeds of the rates, and the mean over seeds of the return."""
-    world = () if trial.world == WORLDS[0] else (trial.world.partition(":")[2],)
-    name = "/".join(("peers", peer.name, *world, trial.settings))
+    name = _name(peer, trial)
     if trial.settings == "paper":
         for figure, unit, of in (
             ("env-steps", "env steps/s", "env_steps_s"),
@@ -155,6 +156,12 @@ def _comparison_rows(
             yield row(f"{name}/{figure}", unit, rates[0], (peer.name, rates[1]), SPEED_GOAL)
     returns = [statistics.fmean(one.return_mean for one in results) for results in (ours, theirs)]
     yield row(f"{name}/return", "return", returns[0], (peer.name, returns[1]))
+
+
+def _name(peer: Peer, trial: _Trial) -> str:
+    """Returns the first part of the names of a trial's rows."""
+    world = () if trial.world == WORLDS[0] else (trial.world.partition(":")[2],)
+    return "/".join(("peers", peer.name, *world, trial.settings))
 
 
 def _train_shoal(trial: _Trial, seed: int) -> TrainingResult:

@@ -16,6 +16,10 @@ from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.measurements import BenchProgress
 
 
+class PeerFailedError(ShoalError):
+    """A peer cannot be measured; the others can."""
+
+
 class Peer(NamedTuple):
     """Another program, as its package index has it."""
 
@@ -93,11 +97,10 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
-def install_missing(peer: Peer, config: BenchConfig) -> Generator[BenchProgress, None, Path | None]:
+def install_missing(peer: Peer, config: BenchConfig) -> Generator[BenchProgress, None, Path]:
     """Installs a peer if it is not installed, and returns the Python of its environment.
 
-    Returns None, after a message with the reason, if pip fails: the other peers can still be measured. Raises
-    ConfigError if pip would install CUDA.
+    Raises PeerFailedError if pip fails, and ConfigError if pip would install CUDA.
     """
     environment = PeerEnvironment(peer.name, peer.packages, config)
     if not environment.installed:
@@ -108,6 +111,5 @@ def install_missing(peer: Peer, config: BenchConfig) -> Generator[BenchProgress,
             raise
         except ShoalError as e:
             version = ".".join(map(str, sys.version_info[:2]))
-            yield BenchProgress(f"{peer.packages[0]} is left out, because it does not install on Python {version}: {e}")
-            return None
+            raise PeerFailedError(f"{peer.packages[0]} does not install on Python {version}: {e}") from e
     return environment.python

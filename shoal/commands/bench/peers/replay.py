@@ -28,13 +28,13 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from common.errors import ShoalError
+from common.errors import ConfigError, ShoalError
 from common.run.run import Run
 from common.transitions import transition_dtype
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.data_plane.load_generator import LoadGenerator, RecordedChunk, fill
 from shoal.commands.bench.data_plane.sampling_load import BATCH, SamplingClient
-from shoal.commands.bench.measurements import BenchProgress, BenchRow, compare, rate, row
+from shoal.commands.bench.measurements import BenchFailure, BenchProgress, BenchRow, compare, rate, row
 from shoal.commands.bench.memory import resident_mib
 from shoal.commands.bench.peers import PEERS
 from shoal.commands.bench.peers.environment import Peer, install_missing
@@ -51,13 +51,19 @@ _ANSWER_TIMEOUT_S = 120.0
 _PORT = re.compile(r"^port (\d+)", re.MULTILINE)
 
 
-def rows(config: BenchConfig, run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | BenchProgress]:
-    """Yields replay/peers/PEER/FIGURE of each peer that can be installed."""
+def rows(
+    config: BenchConfig, run: Run, recorded: Sequence[RecordedChunk]
+) -> Iterator[BenchRow | BenchFailure | BenchProgress]:
+    """Yields replay/peers/PEER/FIGURE of each peer, or why there are no further figures of the peer."""
     for peer, measured in ((REVERB, _beside_reverb), (TORCHRL, _beside_torchrl)):
-        python = yield from install_missing(peer, config)
-        if python:
+        try:
+            python = yield from install_missing(peer, config)
             with Processes() as processes:
                 yield from measured(_Setting(processes, peer, python, run, recorded))
+        except ConfigError:
+            raise
+        except ShoalError as e:
+            yield BenchFailure(f"replay/peers/{peer.name}", str(e))
 
 
 class _Setting(NamedTuple):

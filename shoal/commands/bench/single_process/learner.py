@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from common.process.resources import retain_freed_memory
+from common.process.monitoring.resources import retain_freed_memory
 from shoal.commands.bench import gpu_learner
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.measurements import BenchProgress, BenchRow, row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,8 +16,9 @@ import pytest
 from click.testing import CliRunner
 
 from common.errors import ConfigError, ShoalError
-from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig
+from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchFailure, cli
 from shoal.commands.bench.cli import bench, measure
+from shoal.commands.bench.measurements import row
 
 
 def test_the_help_names_every_benchmark_and_the_usage_fits_a_line() -> None:
@@ -50,6 +52,23 @@ def test_a_name_that_is_neither_benchmark_nor_world_is_named(line: list[str], sa
 def test_a_failed_benchmark_is_reported() -> None:
     with pytest.raises(ShoalError, match="The benchmark nothing failed"):
         list(measure("nothing", BenchConfig()))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_row_without_figures_does_not_end_the_table(monkeypatch: pytest.MonkeyPatch, as_json: bool) -> None:
+    figures = [BenchFailure("peers/one", "it does not install"), row("peers/two/return", "return", -1.0, ("two", -2.0))]
+    monkeypatch.setattr(cli, "measure", lambda *_: iter(figures))
+    done = CliRunner().invoke(bench, ["peers", *(["--json"] if as_json else [])])
+    assert isinstance(done.exception, ShoalError)
+    assert str(done.exception) == "1 of 2 rows have no figures: peers/one."
+    if as_json:
+        failed, measured = json.loads(done.stdout)
+        assert failed == {"name": "peers/one", "failed": "it does not install"}
+        assert (measured["name"], measured["ratio"]) == ("peers/two/return", 0.5)
+    else:
+        first, second = done.stdout.splitlines()
+        assert re.fullmatch(r"peers/one +failed: it does not install", first)
+        assert second.startswith("peers/two/return")
 
 
 @pytest.mark.system

@@ -117,7 +117,9 @@ def test_a_built_in_world_is_checked_with_many_copies() -> None:
     assert found.rate.copies > 1
     assert set(found.plays) == {"random", "zero", "lowest", "highest"}
     shown = io.StringIO()
-    print_check(found, make_run_spec({"scenario": "simple_tag"}), Console(file=shown, width=1_000))
+    spec, options = make_run_spec({"scenario": "simple_tag"}), ("--set", "world.landmarks=[1, 2]")
+    print_check(found, spec, Console(file=shown, width=1_000), options)
+    assert "Next: shoal train simple_tag --set 'world.landmarks=[1, 2]'" in shown.getvalue()
     assert re.search(r"^random +-?[\d.]+ ", shown.getvalue(), re.MULTILINE)
     assert "agent_0" in shown.getvalue()
     assert shown.getvalue().isascii()  # numbers can be copied into other programs

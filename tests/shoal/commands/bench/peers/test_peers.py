@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,11 @@ import pytest
 from common.errors import ConfigError, ShoalError
 from shoal.commands.bench import peers
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.measurements import BenchProgress, BenchRow
+from shoal.commands.bench.measurements import BenchFailure, BenchProgress, BenchRow
 from shoal.commands.bench.peers import WORLDS, CurvePoint, TrainingResult
-from shoal.commands.bench.peers.environment import Peer, PeerEnvironment, install_missing
+from shoal.commands.bench.peers import replay as replay_peers
+from shoal.commands.bench.peers.environment import Peer, PeerEnvironment, PeerFailedError, install_missing
+from tests.common.examples import make_run
 
 PYTHON = Path("python")
 
@@ -44,7 +46,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str, int]]:
     return runs
 
 
-def test_shoal_trains_once_for_all_peers_and_a_failed_peer_is_left_out(
+def test_shoal_trains_once_for_all_peers_and_a_failed_peer_is_a_row(
     trained: list[tuple[str, str, str, int]], tmp_path: Path
 ) -> None:
     curves = tmp_path / "curves.json"
@@ -60,7 +62,9 @@ def test_shoal_trains_once_for_all_peers_and_a_failed_peer_is_left_out(
         "peers/torchrl/paper/return": (-22.0, -40.0),
         "peers/torchrl/own/return": (-22.0, -40.0),
     }
-    assert any("left out: it failed" in line.doing for line in found if isinstance(line, BenchProgress))
+    assert [line for line in found if isinstance(line, BenchFailure)] == [
+        BenchFailure(f"peers/benchmarl/{settings}", "it failed") for settings in ("paper", "own")
+    ]
     written = json.loads(curves.read_text())
     assert [one["program"] for one in written].count("torchrl==0.14.1") == 6
     assert written[-1]["result"]["curve"][0]["return_mean"] == -40.0
@@ -78,21 +82,43 @@ def test_an_unknown_peer_or_world_is_named(config: BenchConfig) -> None:
         list(peers.rows(config))
 
 
-def test_a_peer_that_does_not_install_is_left_out_with_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_peer_that_does_not_install_is_a_row_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: PeerEnvironment) -> None:
         raise ShoalError(f"no matching distribution (log: {self.log})")
 
     monkeypatch.setattr(PeerEnvironment, "install", fail)
     steps = install_missing(Peer("reverb", ("dm-reverb==0.14.0",)), BenchConfig(cache=str(tmp_path)))
     assert next(steps).doing.startswith("installing dm-reverb==0.14.0")
-    reason = next(steps).doing
-    assert "dm-reverb==0.14.0 is left out" in reason
-    assert "no matching distribution" in reason
-    with pytest.raises(StopIteration) as end:
+    with pytest.raises(PeerFailedError, match=r"dm-reverb==0.14.0 does not install on Python 3\.\d+: no matching"):
         next(steps)
-    assert end.value.value is None
+
+    *_, failed = peers.rows(BenchConfig(peer=("torchrl",), cache=str(tmp_path)))
+    assert isinstance(failed, BenchFailure)
+    assert failed.name == "peers/torchrl"
+
+
+def test_one_replay_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def install(_peer: Peer, _config: BenchConfig) -> Generator[BenchProgress, None, Path]:
+        yield BenchProgress("installing")
+        return PYTHON
+
+    def fail(setting: replay_peers._Setting) -> Iterator[BenchRow]:
+        yield setting.figure("ingest", "items/s", 2.0, 1.0)
+        raise ShoalError("its client has ended")
+
+    def succeed(setting: replay_peers._Setting) -> Iterator[BenchRow]:
+        yield setting.figure("ingest", "items/s", 4.0, 1.0)
+
+    monkeypatch.setattr(replay_peers, "install_missing", install)
+    monkeypatch.setattr(replay_peers, "_beside_reverb", fail)
+    monkeypatch.setattr(replay_peers, "_beside_torchrl", succeed)
+    found = [one for one in replay_peers.rows(BenchConfig(), make_run(), []) if not isinstance(one, BenchProgress)]
+    assert [one.name for one in found] == [
+        "replay/peers/reverb/ingest",
+        "replay/peers/reverb",
+        "replay/peers/torchrl/ingest",
+    ]
+    assert found[1] == BenchFailure("replay/peers/reverb", "its client has ended")
 
 
 def test_every_peer_has_constraints_and_a_script() -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import psutil
 import redis
 
-from common.process.restart_policy import STEADY_S
+from common.process.children.restart_policy import STEADY_S
 
 from .clock import Clock
 from .links import HARMS, Link

@@ -160,6 +160,10 @@ def _refuse_what_does_not_fit(*, gpu: bool) -> Check:
 
             for warning in check_user_classes(spec, agents):
                 _log.warning("%s", warning)
+        if spec.start_from:
+            from learner_node.persistence.start import check_start  # noqa: PLC0415  (as torch above)
+
+            check_start(spec, agents)
         sizes = sizes_of(spec, agents)
         if not gpu:
             refuse_large_learner(sizes, agents, memory_limit_bytes())

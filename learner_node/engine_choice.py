@@ -63,7 +63,8 @@ def choose_engine(
 def uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
     """Returns the setting that the gradients written by hand do not cover; empty if they cover all."""
     names = set(parse_algorithms(algorithm.variants).values())
-    is_covered = not STOCHASTIC & names and not any(VARIANTS[name].team_critic for name in names)
+    variants = [VARIANTS[name] for name in names]
+    is_covered = not STOCHASTIC & names and not any(one.team_critic or one.minimax for one in variants)
     settings = {
         f"algorithm.name={algorithm.name}": algorithm.is_user_class or not is_covered,
         f"network.critic={network.critic}": network.critic != MLP,

@@ -39,6 +39,7 @@ from learner_node.config import LearnerConfig
 from learner_node.devices import Device
 from learner_node.evaluation.evaluations import Evaluations
 from learner_node.persistence.saver import BeforeSaving, Saver
+from learner_node.persistence.start import start_from
 from learner_node.persistence.state import Counters, TrainingState, restore_state
 from learner_node.publishing.broadcast import WeightsSender
 from learner_node.publishing.weights_publisher import WeightsPublisher
@@ -303,6 +304,9 @@ class Learner:
         if state is not None:
             restore_state(trainer.engine, state)
             _log.info("resumed: updates=%d env_steps=%d", state.counters.updates, state.counters.env_steps)
+        elif self._run.spec.start_from:
+            start_from(trainer.engine, self._run)
+            _log.info("networks of %s", self._run.spec.start_from)
         return trainer
 
     def _finish(self) -> None:

@@ -180,6 +180,7 @@ def train(
     steps: int | None = None,
     seed: int | None = None,
     algorithm: str | None = None,
+    start_from: str | Path | None = None,
     preset: Literal["auto", "particle", "control", "fast", "paper", "seed"] | None = None,
     max_episode_steps: int | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -213,6 +214,7 @@ def train(
     resume: continue the run in that directory; with a scenario, also start the run if there is none.
     time: budget from the first transition, in seconds or as in "5m" (default: 5m without `steps`).
     steps: budget in environment steps over all copies.
+    start_from: directory of a run whose policies and critics are the first ones of this run.
     preset: settings to start from; None or "auto" chooses by the world. With `resume`, None keeps the run's settings.
     max_episode_steps: number of steps after which an episode is truncated; 0: no limit.
     settings: any settings of the run, nested or with dots: {"replay.batch": 512, "world": {"N": 5}}. A parameter
@@ -244,6 +246,7 @@ def train(
             "steps": steps,
             "seed": seed,
             "algorithm": algorithm,
+            "start_from": start_from,
             "preset": preset,
             "max_episode_steps": max_episode_steps,
             "settings": settings,

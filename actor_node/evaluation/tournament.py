@@ -143,7 +143,7 @@ def run_tournament(
         run, teams = load_teams(["runs/a", "runs/b", "random"], FIRST_SEED)
         run_tournament(run, teams, 100, FIRST_SEED, EvalTask(fast=True)).standings
     """
-    side = _check_side(run, side)
+    side = check_side(run, side)
     watcher = watcher or ProgressCallback(progress)
     pairings = len(teams) ** 2
     options = options._replace(episodes=episodes, within_s=options.within_s / pairings)
@@ -208,7 +208,8 @@ def side_returns(agents: AgentsSpec, rollouts: RolloutStats) -> dict[str, Float6
     return {side: rollouts.returns[:, teams == side].mean(axis=1) for side in agents.sides}
 
 
-def _check_side(run: Run, side: str) -> str:
+def check_side(run: Run, side: str) -> str:
+    """Returns the side whose view a tournament takes, the first by default; ConfigError if there is no such side."""
     sides = run.joint.sides
     if len(sides) < 2:
         raise ConfigError(

@@ -109,11 +109,13 @@ def _move_stdout(stdout: TextIO) -> int | None:
         saved = _duplicate(_STDOUT)
     except (OSError, ValueError):
         return None
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(_STDERR, _STDOUT)
-    except OSError:  # the standard error is closed
-        null = os.open(os.devnull, os.O_WRONLY)
+        # Python makes no stream of a standard error that is closed at its start. A library may own that number since.
+        os.dup2(null if sys.__stderr__ is None else _STDERR, _STDOUT)
+    except OSError:  # the standard error was closed later
         os.dup2(null, _STDOUT)
+    finally:
         os.close(null)
     return saved
 

@@ -8,6 +8,6 @@ from __future__ import annotations
 import shlex
 
 
-def shell_command(*words: object) -> str:
-    """Returns a command that a user can paste into a POSIX shell; quotes words with special characters."""
-    return shlex.join(map(str, words))
+def shell_command(*parts: object) -> str:
+    """Returns a command that a user can paste into a POSIX shell; quotes parts with special characters."""
+    return shlex.join(map(str, parts))

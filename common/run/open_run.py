@@ -47,15 +47,23 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     algorithm: Annotated[
         str,
         Meta(
-            description="Algorithm of all agents: maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac or facmac; one"
-            " a side, as in adversary=maddpg,agent=iddpg; or a class of your own, as in my_module:MyMaddpg. Default:"
-            " that of the preset."
+            description="Algorithm of all agents: maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac, facmac or"
+            " m3ddpg; one a side, as in adversary=maddpg,agent=iddpg; or a class of your own, as in"
+            " my_module:MyMaddpg. Default: that of the preset."
         ),
     ] = ""
     seed: Annotated[
         Annotated[int, Meta(ge=0, lt=2**32)] | None,
         Meta(description="Seed of networks, sampling and worlds.  [default: 0]"),
     ] = None
+    start_from: Annotated[
+        str,
+        Meta(
+            description="Start with the policies and critics of the run in this directory, whose world may have another"
+            " number of agents.",
+            extra={"metavar": "DIR"},
+        ),
+    ] = ""
     steps: Annotated[
         int,
         Meta(
@@ -126,7 +134,7 @@ def open_run(
         capacity = UNLIMITED_ROWS if reproducible else max_capacity(first_spec, on_sides)
         layer = preset_choice.layer(preset, world.agents, facts, capacity)
         spec = _with_budget(make_run_spec({"scenario": scenario}, layer, sections, *_layers(options)))
-        spec = resolve_normalisation(spec)
+        spec = _with_whole_path(resolve_normalisation(spec))
         agents = _check_world(world.agents, spec, check)
         directory, run = create(Path(path) if path else default_path(spec), spec, agents, world.spaces)
         directory.lock(role)
@@ -141,13 +149,20 @@ def open_run(
             f"--run {path} contains a run of {stored.scenario}, not of {shorten(scenario)}. Omit the scenario or pass"
             " another directory."
         )
+    # A service passes the same options at each start.
+    if options.start_from and str(Path(options.start_from).resolve()) != stored.start_from:
+        raise ConfigError(
+            f"--start-from is for new runs: --run {path} continues with its own networks. Omit the option."
+        )
     directory.lock(role)
-    spec = _changed_spec(stored, options, sections)
+    spec = msgspec.structs.replace(_changed_spec(stored, options, sections), start_from=stored.start_from)
     _refuse_other_networks(path, spec, stored)
     if directory.finished_file.exists() and not _extends(spec.budget, stored.budget):
         raise FinishedError(f"--run {path} has used its budget. Pass a larger total with --time or --steps.")
     world = _read_world(spec, notify, poll)
-    run = reopen(directory.path, spec, _check_world(world.agents, spec, check), world.spaces)[1]
+    # A run that has been started needs the run that it started from no more.
+    agents = _check_world(world.agents, msgspec.structs.replace(spec, start_from=""), check)
+    run = reopen(directory.path, spec, agents, world.spaces)[1]
     directory.finished_file.unlink(missing_ok=True)
     return directory, run
 
@@ -238,6 +253,8 @@ def _layers(options: RunOptions) -> list[dict[str, Any]]:
     given: dict[str, Any] = {}
     if options.algorithm:
         given["algorithm"] = {"name": options.algorithm}
+    if options.start_from:
+        given["start_from"] = options.start_from
     if options.seed is not None:
         given["seed"] = options.seed
     if options.steps or options.time:
@@ -245,6 +262,15 @@ def _layers(options: RunOptions) -> list[dict[str, Any]]:
     if options.max_episode_steps is not None:
         given["episode"] = {"max_steps": options.max_episode_steps}
     return [given, parse_assignments(options.set)]
+
+
+def _with_whole_path(spec: RunSpec) -> RunSpec:
+    """Returns the settings with the absolute path of `start_from`; ConfigError if that directory contains no run."""
+    if not spec.start_from:
+        return spec
+    directory = RunDirectory(Path(spec.start_from).resolve())
+    _ = directory.run
+    return msgspec.structs.replace(spec, start_from=str(directory.path))
 
 
 def _with_budget(spec: RunSpec) -> RunSpec:

@@ -19,7 +19,7 @@ from common.errors import ConfigError
 from common.run.validation_errors import shorten
 from common.spec import AgentSpec, AgentsSpec, Categorical, JointSpec, Part, PlayerSpec, PlayersSpec
 
-Algorithm = Literal["maddpg", "matd3", "iddpg", "joint", "masac", "isac", "hatd3", "hasac", "facmac"]
+Algorithm = Literal["maddpg", "matd3", "iddpg", "joint", "masac", "isac", "hatd3", "hasac", "facmac", "m3ddpg"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 STOCHASTIC: frozenset[Algorithm] = frozenset({"masac", "isac", "hasac"})
 """The algorithms whose policies are distributions, from which actors draw (Haarnoja et al. 2018)."""

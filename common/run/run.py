@@ -104,12 +104,12 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of the update. The defaults are the preset `particle`; docs/algorithms.md gives their reasons."""
 
     name: Annotated[str, Meta(max_length=1_000)] = "maddpg"
-    """Algorithm of all agents: maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac or facmac; one a side, as
-    in adversary=maddpg,agent=iddpg; or a class of your own, as in my_module:MyMaddpg, which the learner imports
+    """Algorithm of all agents: maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac, facmac or m3ddpg; one a side,
+    as in adversary=maddpg,agent=iddpg; or a class of your own, as in my_module:MyMaddpg, which the learner imports
     (docs/own-algorithm.md)."""
     variant: Algorithm = "maddpg"
     """What an algorithm of your own builds on, ignored by the others: the policies and critics, target noise and policy
-    delay of maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac or facmac."""
+    delay of maddpg, matd3, iddpg, joint, masac, isac, hatd3, hasac, facmac or m3ddpg."""
     discount: Fraction = 0.9
     """Discount factor of rewards per environment step (gamma)."""
     target_rate: PositiveFraction = 0.01
@@ -135,6 +135,12 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     smoothing_clip: NonNegative = 0.5
     """Bound of the noise on target actions [half the action's range], matd3 and hatd3 only (Fujimoto et al. 2018); 0
     adds none."""
+    perturbation: NonNegative = 1e-3
+    """Length of the step of each opponent's action against an agent's critic [half the action's range], m3ddpg only (Li
+    et al. 2019); 0 makes none."""
+    teammate_perturbation: NonNegative = 1e-5
+    """Length of the step of each teammate's action against an agent's critic [half the action's range], m3ddpg only (Li
+    et al. 2019); 0 makes none."""
     critic_loss: Literal["squared", "huber", "hl_gauss"] = "squared"
     """Loss of critics: squared TD errors; huber, which is linear beyond an error of 1; or hl_gauss, which learns a
     distribution over bins by cross-entropy (Farebrother et al. 2024)."""
@@ -359,6 +365,9 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Name of the world: one of `shoal scenarios`, or FAMILY:NAME, as in pettingzoo:sisl/pursuit-v5."""
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
     """Seed of networks, sampling and worlds."""
+    start_from: Annotated[str, Meta(max_length=4_000)] = ""
+    """Directory of a run whose newest policies and critics are the first ones of this run, at the learner; empty draws
+    them from the seed. Its world may have another number of agents of a role."""
     world: dict[str, Any] = {}
     """Options of the scenario, which the world checks: numbers, texts, true, false, none, lists and tables.
 

@@ -23,8 +23,8 @@ from replay_server.table.ring import USABLE_FRACTION
 def local_check(config: TrainConfig, notify: Callable[[str], object]) -> Check:
     """Returns a check that refuses a run that cannot work here.
 
-    Replay, learner and actors must fit into this machine's free memory, and a user's own classes must pass their
-    trials. notify: called with warnings about them.
+    Replay, learner and actors must fit into this machine's free memory, a user's own classes must pass their trials,
+    and the networks of a run to start from must fit. notify: called with warnings about them.
     """
 
     def check(spec: RunSpec, agents: AgentsSpec) -> None:
@@ -35,6 +35,10 @@ def local_check(config: TrainConfig, notify: Callable[[str], object]) -> Check:
                 notify(f"warning: {warning}")
         if spec.replay.sampler != UNIFORM:
             check_sampler(spec.replay.sampler, spec.replay.capacity)
+        if spec.start_from:
+            from learner_node.persistence.start import check_start  # noqa: PLC0415  (importing torch takes seconds)
+
+            check_start(spec, agents)
         sizes = sizes_of(spec, agents)
         refuse_large_run(sizes, agents, _usable_bytes(), **_processes(sizes, config))
 

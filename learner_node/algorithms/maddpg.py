@@ -9,7 +9,7 @@ arXiv 1802.09477): two critics with the lower value as target, target noise, and
     iddpg    Q_i reads o_i and a_i alone   joint   maddpg, where a whole side is one player
 
 masac.py changes what stochastic policies need (`masac`, `isac`), hatd3.py the order in which policies learn (`hatd3`,
-`hasac`), networks/mixing_critics.py the critics (`facmac`).
+`hasac`), networks/mixing_critics.py the critics (`facmac`), m3ddpg.py what critics read of other players (`m3ddpg`).
 
 This page defines what a run learns: `td_target`, `critic_loss`, `policy_loss`, `soft_update`. The engine `stacked`
 (learner_node/stacked/) computes the same with gradients written by hand, which is faster for small networks. Both agree
@@ -36,6 +36,7 @@ from common.policy.masks import FORBIDDEN
 from common.policy.network import Layer
 from common.run.run import Run
 from learner_node.algorithms.actions import Actions
+from learner_node.algorithms.m3ddpg import WorstCase
 from learner_node.networks.grouped import GroupedNetworks
 from learner_node.networks.grouped_gru import Memories, unrolled
 from learner_node.networks.groups import CriticGroups, PolicyGroups, position_of
@@ -79,6 +80,10 @@ class Maddpg(EngineBase):
         self.critics = make_critics(self.players, self.layout, groups[1], network, algorithm, seed=seed, like=like)
         self._policy_critics = self.critics.frozen(self._critic_groups.policy_counts)
         """The critics that the policy loss reads, in the same memory, without gradients: it trains policies alone."""
+        half_range = (self.actions.high - self.actions.low) / 2
+        parts = self.players, self.layout, self._critic_groups, algorithm, half_range
+        self._worst_case = WorstCase(*parts, values=self._values) if any(self.layout.minimax) else None
+        """What the other players do in the critics of players that learn by m3ddpg; None if no player does."""
         is_noisy = [float(self.layout.target_noise[i]) for i in self.mixer.player_of.tolist()]
         self._is_noisy = torch.tensor(is_noisy).to(like)
         """1 for the numbers of the joint action whose targets carry noise, else 0 `[U]`."""
@@ -166,6 +171,9 @@ class Maddpg(EngineBase):
         next_input = torch.cat([batch.next_obs, next_action, *next_state], 1)
         memories = [one.after for one in self._memories(self.critics.target, self._critic_groups, batch)]
         inputs = self.critic_inputs(next_input, memories, row_weights.next_acting)
+        if self._worst_case is not None:
+            unchanged = [None] * len(inputs)
+            inputs = self._worst_case.inputs(self.critics.target, inputs, row_weights.next_acting, unchanged)
         return self.min_q(self.q(self.critics.target, inputs))
 
     def critic_loss(self, td_error: Tensor, batch: LossBatch, row_weights: RowWeights) -> Tensor:
@@ -246,7 +254,11 @@ class Maddpg(EngineBase):
             memories = [rows[..., -self.network.critic_hidden[-1] :] for rows in inputs] if batch.sequences else []
             inputs = self.critic_inputs(torch.cat([obs, action, state], 1), memories, row_weights.acting)
         # Each Q_i sees the current action of player i, and the actions of all others in `action`.
-        return self.q_of_player_actions(inputs, current - action)
+        change = current - action
+        if self._worst_case is not None:
+            read, changes = self._critic_groups.policy_inputs(inputs), self._critic_groups.player_action_changes(change)
+            inputs = self._worst_case.inputs(self._policy_critics, read, row_weights.acting, changes)
+        return self.q_of_player_actions(inputs, change)
 
     def logit_penalty(self, obs: Tensor, logits: Tensor, row_weights: RowWeights) -> tuple[Tensor, Tensor]:
         """Returns `lambda * mean logits^2`, summed over the players, and the logits with 0 for forbidden choices."""

@@ -40,6 +40,11 @@ class GroupedNetworks(nn.Module):
         pieces = torch.split(rows, [shape.numel() for shape in shapes], 1)
         return [piece.view(len(piece), *shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter of one network, by name."""
+        return {name: tuple(parameter.shape[1:]) for name, parameter in self.named_parameters()}
+
     def first(self, count: int) -> GroupedNetworks:  # noqa: ARG002  (its parameters are placed afterwards)
         """Returns a copy, which becomes the first `count` networks when `views` of their rows are its parameters."""
         return copy.deepcopy(self)

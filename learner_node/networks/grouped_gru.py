@@ -41,7 +41,7 @@ class GroupedGru(GroupedLayers):
     @property
     def units(self) -> int:
         """Number of units U of a network."""
-        return self.shapes[-1][0]
+        return self.layer_shapes[-1][0]
 
     def forward(self, x: Tensor, change: InputChange | None = None) -> Tensor:
         """Returns the outputs `[G, R, outputs]` after one step, for inputs followed by the memory `[G, R, o + U]`.

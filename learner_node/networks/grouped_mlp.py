@@ -141,7 +141,7 @@ class GroupedLayers(GroupedNetworks):
         layer_norm: whether the hidden layers, all but `linear_layers`, are normalised before their activation.
         """
         super().__init__()
-        self.shapes = tuple(shapes)
+        self.layer_shapes = tuple(shapes)
         """Inputs and outputs of each layer."""
         hidden = len(shapes) - self.linear_layers
         self.layers = nn.ModuleList(

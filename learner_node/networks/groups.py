@@ -128,10 +128,10 @@ class CriticGroups:
         for i, critic in enumerate(critics):
             by_input.setdefault((critic.network, critic.input_columns), []).append(i)
         same = {alike[0]: alike for alike in by_input.values()}
-        # The players whose policies learn from each critic that is computed.
-        players_of = {i: [critics[j].player for j in alike] for i, alike in same.items()}
+        self.players_of = {i: [critics[j].player for j in alike] for i, alike in same.items()}
+        """The players whose policies learn from each critic that is computed."""
         sizes: dict[int, Hashable] = {
-            i: (len(critics[i].input_columns), sum(agents[j].action_dim for j in players_of[i])) for i in same
+            i: (len(critics[i].input_columns), sum(agents[j].action_dim for j in self.players_of[i])) for i in same
         }
         self._selects_columns = network.critic in SET_CRITICS
         if self._selects_columns:
@@ -154,7 +154,7 @@ class CriticGroups:
         self.policy_counts = [len(group.networks) for group in read]
         """For each group, the number of its networks whose values the policy loss reads."""
         actions = {
-            i: [column for j in one for column in _range(agents[j].action_slice)] for i, one in players_of.items()
+            i: [column for j in one for column in _range(agents[j].action_slice)] for i, one in self.players_of.items()
         }
         self._player_action = [
             _Columns([[actions[i] for i in users] for users in group.users], device) for group in read

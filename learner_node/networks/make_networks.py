@@ -23,8 +23,9 @@ from learner_node.networks.mixing_input import mixing_input
 from learner_node.networks.network_set import NetworkSet
 from learner_node.networks.set_critics import SetCritics
 from learner_node.networks.user_critics import UserCritics, flat_parameters, make_critic
+from learner_node.networks.value_bins import first_logits
 from learner_node.update.draws import initial_weights
-from learner_node.update.layout import NetworkLayout
+from learner_node.update.layout import BINS, NetworkLayout
 from learner_node.update.optimiser import ClipRule, WeightDecay
 
 _MakeGroup = Callable[[Group], tuple[GroupedNetworks, list[Tensor]]]
@@ -73,7 +74,7 @@ def make_critics(
     else:
         make = partial(_user_critics, players, layout, network, seed=(seed, 1), like=like)
     if layout.critic_outputs > 1:
-        make = partial(_with_equal_bins, make)
+        make = partial(_with_first_bins, make)
     if any(layout.mixing):
         make = partial(_mixing_or_else, make, players, layout, network, seed=(seed, 1), like=like)
     sides = [players.agents[critic.player].team for critic in layout.critics]
@@ -112,12 +113,11 @@ def _layered(
     return module, [torch.from_numpy(numbers).to(like) for numbers in drawn]
 
 
-def _with_equal_bins(make: _MakeGroup, group: Group) -> tuple[GroupedNetworks, list[Tensor]]:
-    """Returns the critics of a group with last layers of zeros, so that all values start at 0 (Hafner et al. 2023)."""
+def _with_first_bins(make: _MakeGroup, group: Group) -> tuple[GroupedNetworks, list[Tensor]]:
+    """Returns the critics of a group with last biases that are the first logits of the bins, so values start near 0."""
     module, parameters = make(group)
-    *_, last = (layer for layer in module.modules() if isinstance(layer, GroupedLayer))
     for numbers in parameters:
-        numbers[-sum(parameter[0].numel() for parameter in last.parameters()) :] = 0.0
+        numbers[-BINS:] = first_logits(numbers)
     return module, parameters
 
 

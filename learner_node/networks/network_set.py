@@ -98,9 +98,9 @@ class NetworkSet:
         """Writes the gradient of a loss, clipped; returns the squared norms before clipping, by network."""
         # A module of the user's may leave a parameter unused, whose gradient is 0.
         found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
-        for gradient, new in zip(self._gradients, found, strict=True):
-            gradient.copy_(new)
         with torch.no_grad():
+            for gradient, new in zip(self._gradients, found, strict=True):
+                gradient.copy_(new)
             return self._gradient_clip.clip()
 
     @cached_property
@@ -126,6 +126,16 @@ class NetworkSet:
     def parameters(self) -> list[Tensor]:
         """The learnt parameters of each network `[p]`, as views in the order of checkpoints."""
         return self._by_network(self._flat)
+
+    @property
+    def shapes(self) -> list[dict[str, tuple[int, ...]]]:
+        """The shape of each parameter of each network, by name."""
+        found = {
+            number: module.shapes
+            for module, (_, networks) in zip(self.online, self._blocks, strict=True)
+            for number in networks
+        }
+        return [found[number] for number in sorted(found)]
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns a copy of all state on the CPU as tensors by name, each network by network."""

@@ -55,6 +55,11 @@ class UserCritics(GroupedNetworks):
             found += [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
         return found
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter of one network, by name."""
+        return {name: tuple(parameter.shape) for name, parameter in self.networks[0].named_parameters()}
+
     def first(self, count: int) -> UserCritics:
         """Returns a copy of the first `count` networks, whose buffers are those of the networks themselves."""
         memo = {id(buffer): buffer for buffer in self.networks.buffers()}

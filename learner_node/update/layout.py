@@ -16,6 +16,8 @@
              their own observation and action                                  (networks/mixing_critics.py)
     hasac    masac, updated one after another as in hatd3                      Liu et al. 2024, arXiv 2306.10715
                                                                                (algorithms/hasac.py)
+    m3ddpg   maddpg where critics are read with the others' actions changed    Li et al. 2019 (AAAI)
+             for the worse                                                     (algorithms/m3ddpg.py)
 
 The critic input is joint observation, joint action and global state side by side `[O+U+S]`; without a state S is 0.
 Centralised critics read the observations, the state, or both (`algorithm.critic_sees`), and all actions.
@@ -34,7 +36,7 @@ from typing import Literal
 
 from common.errors import ConfigError
 from common.run.players import Algorithm, algorithms_by_side, network_groups, parse_algorithms
-from common.run.run import MLP, AlgorithmSpec, NetworkSpec
+from common.run.run import MLP, SET_CRITICS, AlgorithmSpec, NetworkSpec
 from common.spec import Categorical, JointSpec, PlayerSpec, PlayersSpec
 
 BINS = 101
@@ -60,6 +62,8 @@ class Variant:
     sequential: bool = False
     """Whether the policies of a side are updated one after another in random order (Zhong et al. 2024). Then each
     player has its own policy."""
+    minimax: bool = False
+    """Whether critics are read with the actions of the other players changed for the worse (Li et al. 2019)."""
 
 
 VARIANTS: dict[Algorithm, Variant] = {
@@ -72,6 +76,7 @@ VARIANTS: dict[Algorithm, Variant] = {
     "hatd3": Variant(twin_critics=True, target_noise=True, policy_delay=2, team_critic=True, sequential=True),
     "hasac": Variant(twin_critics=True, team_critic=True, sequential=True),
     "facmac": Variant(team_critic=True, mixing=True),
+    "m3ddpg": Variant(minimax=True),
 }
 
 
@@ -102,6 +107,8 @@ class NetworkLayout:
     """Whether each player's critics mix utilities of its side."""
     sequential: tuple[bool, ...]
     """Whether each player's policy is updated at its position in an order of its side, not with all others."""
+    minimax: tuple[bool, ...]
+    """Whether each player's critics are read with the actions of the other players changed for the worse."""
     policy_delay: int
     """Critic updates for each update of policies and targets."""
     critic_outputs: int
@@ -135,6 +142,7 @@ def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: Algori
     sequential = tuple(variant.sequential for variant in variants)
     team_sides = sides_with_one_critic(players, algorithm)
     team = [player.team in team_sides for player in players.agents]
+    _refuse_minimax(players, variants, network, team_sides)
     shared_critics = roles if network.share_critics else separate
     critic_roles = _numbers(
         ("side", players.agents[i].team) if team[i] else ("role", shared_critics[i]) for i in separate
@@ -152,6 +160,7 @@ def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: Algori
         team_critic=tuple(team),
         mixing=tuple(variant.mixing for variant in variants),
         sequential=sequential,
+        minimax=tuple(variant.minimax for variant in variants),
         policy_delay=policy_delay(algorithm),
         critic_outputs=BINS if algorithm.critic_loss == "hl_gauss" else 1,
     )
@@ -224,6 +233,29 @@ def _refuse_mixing(
                     f"{setting}, or choose another algorithm than {algorithm_by_side[player.team]} for {player.team}, "
                     "whose critic mixes values of the members' own observations and actions."
                 )
+
+
+def _refuse_minimax(
+    players: PlayersSpec, variants: Sequence[Variant], network: NetworkSpec, team_sides: frozenset[str]
+) -> None:
+    """Raises ConfigError for critics of M3DDPG that read all agents at once, or no player but their own."""
+    for player, variant in zip(players.agents, variants, strict=True):
+        if not variant.minimax:
+            continue
+        if network.critic in SET_CRITICS:
+            # All critics of such a network read the same rows, and M3DDPG changes the rows of each critic differently.
+            raise ConfigError(
+                f"network.critic = {network.critic!r}: m3ddpg changes the other agents' actions for each critic, which"
+                " critics that encode each agent once cannot read. Set network.critic=mlp, or choose another algorithm"
+                f" for {player.team}."
+            )
+        in_team = player.team in team_sides
+        users = [other for other in players.agents if other is player or (in_team and other.team == player.team)]
+        if len(users) == len(players.agents):
+            raise ConfigError(
+                f"algorithm.name: the critics of {player.team} read no action of another player, so m3ddpg has no worst"
+                f" case to learn from. Choose maddpg{', or set algorithm.team_critic=false' if len(users) > 1 else ''}."
+            )
 
 
 def _refuse_independent_team(

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import ctypes, os, subprocess, sys
 import click, msgspec
@@ -52,8 +54,10 @@ def test_help_is_a_result():
     assert not done.stderr
 
 
-def test_a_closed_standard_error_changes_no_result():
-    command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, PROGRAM]
+@pytest.mark.parametrize("first", ["", "import os; assert os.open(os.devnull, os.O_RDONLY) == 2"])
+def test_a_closed_standard_error_changes_no_result(first):
+    """Its number may belong to another file: libffi 3.5 leaves a library open that it reads, for one."""
+    command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, first + PROGRAM]
     done = subprocess.run(command, text=True, check=False, capture_output=True)
     assert (done.returncode, done.stdout) == (0, '{"times": \n1}\n')
 

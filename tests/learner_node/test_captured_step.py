@@ -89,6 +89,8 @@ CASES: dict[str, tuple[str, dict[str, object], dict[str, object], tuple[str, ...
     "hatd3": ("tag", {"name": "hatd3"}, {}, ("autograd",)),
     "facmac": ("mixed", {"name": "a=facmac,b=maddpg"}, {}, ("autograd",)),
     "hasac": ("mixed", {"name": "a=hasac,b=hatd3"}, {}, ("autograd",)),
+    "m3ddpg": ("tag", {"name": "m3ddpg", "team_critic": True}, {}, ("autograd",)),
+    "m3ddpg, distributions": ("mixed", {"name": "a=m3ddpg,b=masac", "critic_loss": "hl_gauss"}, {}, ("autograd",)),
     "set critic": ("tag", {"name": "matd3"}, {"critic": "set", "share_critics": False}, ("autograd",)),
     "attention critic": ("mixed", {"name": "a=joint,b=matd3"}, {"critic": "attention"}, ("autograd",)),
     "distributions": ("tag", {"name": "matd3", "critic_loss": "hl_gauss"}, {}, ("autograd",)),

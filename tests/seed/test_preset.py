@@ -102,6 +102,8 @@ WITHOUT_EFFECT = {
     "algorithm.policy_every": "1 under maddpg",
     "algorithm.smoothing": "matd3's",
     "algorithm.smoothing_clip": "matd3's",
+    "algorithm.perturbation": "m3ddpg's",
+    "algorithm.teammate_perturbation": "m3ddpg's",
     "algorithm.final_team_spirit": "none",
     "algorithm.engine": "both learn the same",
     "algorithm.variant": "for a class of the user's",

@@ -112,6 +112,7 @@ def test_parameters_are_the_commands_options() -> None:
     assert options - parameters == {"set", "no_film", "json"}
     of_resume = set(ResumeOptions.__annotations__)
     about_the_run = {"scenario", "run", "resume", "time", "steps", "seed", "algorithm", "preset", "max_episode_steps"}
+    about_the_run.add("start_from")
     assert parameters - of_resume == about_the_run
 
 

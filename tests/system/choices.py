@@ -119,6 +119,11 @@ ROWS = {
     "facmac": Row("simple_spread", ("algorithm.name=facmac",)),
     "facmac against hasac": Row("simple_tag", ("algorithm.name='adversary=facmac,agent=hasac'",)),
     "hasac": Row("simple_spread", ("algorithm.name=hasac",)),
+    "m3ddpg": Row("simple_tag", ("algorithm.name=m3ddpg", "algorithm.perturbation=0.01")),
+    "m3ddpg against masac, discrete": Row(
+        "simple_tag",
+        (DISCRETE, "algorithm.name='adversary=m3ddpg,agent=masac'", "algorithm.teammate_perturbation=0.01"),
+    ),
     "soft choices": Row(
         "simple_spread",
         (

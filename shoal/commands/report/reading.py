@@ -194,11 +194,17 @@ def _longer(record: RunRecord, factor: float) -> str:
     """Returns the command that multiplies the training of a run."""
     budget = record.run.spec.budget
     size = (
-        ("--steps", round(factor * budget.steps))
+        ("--steps", _rounded_up(factor * budget.steps))
         if budget.steps
         else ("--time", f"{round(factor * max(record.history.last('trained_s'), 1.0))}s")
     )
     return _resume(record, *size)
+
+
+def _rounded_up(steps: float) -> int:
+    """Returns at least this number, with two digits that are not 0, as a person would choose it."""
+    unit = int(10 ** max(math.floor(math.log10(steps)) - 1, 0))
+    return math.ceil(round(steps / unit, 9)) * unit
 
 
 def _missing_updates(record: RunRecord) -> float:

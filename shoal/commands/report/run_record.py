@@ -169,11 +169,11 @@ def named_settings(groups: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(differing) <= _MAX_DIFFERENCES:
         return differing
     named: list[str] = []
-    told_apart = 1
+    distinct = 1
     for name in differing:
         count = len({tuple(str(one.get(each)) for each in (*named, name)) for one in groups})
-        if count > told_apart:
-            named, told_apart = [*named, name], count
+        if count > distinct:
+            named, distinct = [*named, name], count
     return named
 
 

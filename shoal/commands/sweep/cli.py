@@ -13,7 +13,9 @@ from rich.console import Console
 
 from common.errors import ConfigError, ShoalError
 from common.process import command
+from common.process.shell_command import shell_command
 from common.process.stop import Stop
+from common.run.directory import RunDirectory
 from shoal.commands.sweep import table
 from shoal.commands.sweep.claims import Claims
 from shoal.commands.sweep.plan import PlannedRun, part_of, plan
@@ -125,7 +127,7 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
         logs = ", ".join(map(str, work.failed))
         raise ShoalError(f"{len(work.failed)} of {work.planned} runs failed. Logs: {logs}.")
     if len(done.outcomes) < len(runs):
-        _screen.print(_missing(len(done.outcomes), len(runs), work), soft_wrap=True)
+        _screen.print(_missing(len(done.outcomes), runs, work, directory), soft_wrap=True)
     return 0
 
 
@@ -169,9 +171,16 @@ def _search(config: SweepConfig, work: _Work) -> list[PlannedRun]:
         work.claims.end(directory / "search", stopped=True)
 
 
-def _missing(done: int, planned: int, work: _Work) -> str:
-    """Returns the line that says how many results are missing, and who is making them."""
-    text = f"{done} of {planned} runs have results."
+def _missing(done: int, runs: Sequence[PlannedRun], work: _Work, directory: Path) -> str:
+    """Returns the line that says how many results are missing, and how to get them or who is making them."""
+    without_result = [run for run in runs if table.outcome_of(run) is None]
+    finished = sum(RunDirectory(run.directory).finished_file.exists() for run in without_result)
+    text = f"{done} of {len(runs)} runs have results."
+    if finished:
+        evaluate = shell_command("shoal", "evaluate", directory)
+        text += f" {finished} have finished without an evaluation, which `{evaluate}` makes."
+    if finished == len(without_result):
+        return text
     if work.elsewhere:
         owners = ", ".join(dict.fromkeys(map(work.claims.owner_of, work.elsewhere)))
         text += f" {len(work.elsewhere)} are in progress: {owners}."

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from actor_node.evaluation.task import Dynamics, EvalTask
 from actor_node.evaluation.teams import BASELINES, load_teams
-from actor_node.evaluation.tournament import Tournament, run_tournament
+from actor_node.evaluation.tournament import Tournament, check_side, run_tournament
 from common.errors import ConfigError
 from common.files import write_atomically
 from common.process import command
@@ -84,6 +84,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
             run_directory(Path(name))
     names = [*runs, *(name for name in config.opponents if name not in runs)]
     run, teams = load_teams(names, config.seed)
+    side = check_side(run, config.side)
     task = EvalTask(config.dynamics, config.fast)
     if config.svg and not Path(config.svg).parent.is_dir():
         raise ConfigError(f"--svg {config.svg}: the directory does not exist. Name a file in an existing directory.")
@@ -98,7 +99,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
             episodes,
             config.seed,
             task,
-            side=config.side,
+            side=side,
             opponents=config.opponents,
             options=options,
             watcher=watcher,

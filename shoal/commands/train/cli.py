@@ -27,7 +27,7 @@ OPTION_GROUPS = {
     "Budget and episodes": ("steps", "max_episode_steps", "episodes"),
     "Display and results": ("json", "dashboard", "dashboard_port", "no_film", "track", "audit"),
     "This machine": ("copies", "threads", "redis", "redis_password_file", "redis_ca_file", "metrics_port"),
-    "Advanced": ("preset", "lockstep", "chunk_rows"),
+    "Advanced": ("preset", "start_from", "lockstep", "chunk_rows"),
 }
 """Names of the options by heading, in the order of `--help`."""
 

@@ -16,7 +16,7 @@ from common.run.normalisation import resolve_normalisation
 from common.run.run import Run, make_run_spec
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.engine import make_engine
-from learner_node.networks.value_bins import BINS, LIMIT, ValueBins, cross_entropy
+from learner_node.networks.value_bins import BINS, LIMIT, ValueBins, cross_entropy, first_logits
 from learner_node.run_checks.sizes import sizes_of
 from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records, td_target
 
@@ -71,10 +71,21 @@ def test_cross_entropy_is_that_of_torch() -> None:
 
 
 @pytest.mark.parametrize("critic", ["mlp", "set", "attention"])
-def test_values_start_at_zero(critic: str) -> None:
+def test_values_start_near_zero_and_depend_on_the_state(critic: str) -> None:
     engine = engine_of("tag", critic, name="matd3")
     rows = as_batch(as_fields(random_records(TEAMS["tag"], 5, 0), torch.float64)).obs_action
-    assert engine.first_values(rows).abs().max() < 1e-12
+    values = engine.first_values(rows)
+    assert values.abs().max() < 0.3
+    assert (values.std(1) > 1e-4).all()
+
+
+def test_first_logits_are_a_gaussian_around_zero() -> None:
+    """Its standard deviation is 1 in symlog, so its mean size is that of `exp(|z|) - 1` for normal z."""
+    probabilities = first_logits(DOUBLE).softmax(0)
+    centres = np.linspace(-5.0, 5.0, 101)
+    assert float(probabilities @ torch.from_numpy(centres)) == pytest.approx(0.0, abs=1e-12)
+    assert float(probabilities @ torch.from_numpy(centres**2)) == pytest.approx(1.0, abs=1e-4)
+    assert BINS_64.values(first_logits(DOUBLE)).item() == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.slow
@@ -90,12 +101,12 @@ def test_values_start_at_zero(critic: str) -> None:
     ids=str,
 )
 def test_values_approach_their_targets(team: str, critic: str, algorithm: dict[str, Any]) -> None:
-    """With a discount of 0 the targets are the rewards, which critics fit in some tens of steps on one batch."""
+    """With a discount of 0 the targets are the rewards, which critics fit in a hundred steps on one batch."""
     engine = engine_of(team, critic, discount=0.0, gradient_clip=0.0, **algorithm)
     batch = as_batch(as_fields(random_records(TEAMS[team], 8, 0, absences=True), torch.float64))
     batch = engine.normalise(batch)
     first = engine.update(batch, 0.0, 3e-2, update_policies=True).losses().critic_loss
-    for _ in range(40):
+    for _ in range(100):
         engine.update(batch, 0.0, 3e-2, update_policies=False)
     stats = engine.update(batch, 0.0, 0.0, update_policies=True)
     last = stats.losses().critic_loss

@@ -90,6 +90,19 @@ def test_a_run_of_few_updates_is_too_young_to_judge(tmp_path: Path) -> None:
     assert command == f"shoal train --resume --run {directory.path} --time 190s", "25 lines of 1.9 s, four times"
 
 
+@pytest.mark.parametrize(
+    ("steps", "suggested"), [(12_000, 30_000), (12_345, 31_000), (13_050, 33_000), (1_000_000, 2_500_000), (3, 8)]
+)
+def test_a_suggested_number_of_steps_is_a_round_one(tmp_path: Path, steps: int, suggested: int) -> None:
+    """The run has made 400 of the 1,000 updates that a reward needs, and so lacks 1.5 times as many steps."""
+    directory = make_run(tmp_path / "run", lines=0, budget={"steps": steps})
+    write_lines(directory, [line(i, 3, return_mean=-80.0, updates=16 * i) for i in range(26)])
+    evaluate_run(directory, updates=400)
+    directory.mark_finished()
+    (command,) = (command for _, command in steps_of(directory))
+    assert command.endswith(f"--steps {suggested}")
+
+
 def test_a_level_run_needs_seeds_or_other_settings(tmp_path: Path) -> None:
     ((text, command),) = steps_of(finished(tmp_path / "run", [-80.0, -50.0, *[-40.0] * 40]))
     assert "seeds" in text

@@ -95,6 +95,25 @@ def test_interquartile_mean(values: list[float], expected: float) -> None:
     assert table.interquartile_mean(values) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("finished", "says"),
+    [
+        (1, "0 of 2 runs have results. 1 have finished without an evaluation, which `{}` makes. The same command"),
+        (2, "0 of 2 runs have results. 2 have finished without an evaluation, which `{}` makes.\n"),
+    ],
+)
+def test_runs_that_finished_without_an_evaluation_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], finished: int, says: str
+) -> None:
+    for run in plan(tmp_path, [], [1, 2])[:finished]:
+        run.directory.mkdir(parents=True)
+        (run.directory / "finished").touch()
+    assert (
+        command.run(shoal, "shoal", ["sweep", "simple_spread", "--run", str(tmp_path), "--seeds", "2", "--table"]) == 0
+    )
+    assert says.format(f"shoal evaluate {tmp_path}") in capsys.readouterr().err
+
+
 def test_the_table_of_a_sweep_that_is_not_there_is_refused_and_makes_no_directory(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,8 +84,8 @@ class SharedDirectory:
         )
         assert self.cluster.state(job) == state, self.everything(job)
 
-    def ends_well(self, job: str) -> None:
-        self.waits_for(job, "COMPLETED")
+    def ends_well(self, job: str, within_s: float = 300) -> None:
+        self.waits_for(job, "COMPLETED", within_s)
         assert self.cluster.exit_code(job) == "0:0", self.everything(job)
 
     def everything(self, job: str) -> str:
@@ -240,13 +240,13 @@ def test_an_array_divides_a_sweep_and_gives_the_table_of_one_machine(
     array = shared.submit(*sweep(divided), script=SWEEP, options=("--array=1-2", "--exclusive", "--exclude=n3"))
     tasks = [f"{array}_{task}" for task in (1, 2)]
     for task in tasks:
-        shared.ends_well(task)
+        shared.ends_well(task, within_s=400)
     assert {cluster.node_of(task) for task in tasks} == {"n1", "n2"}
     claims = sorted(divided.rglob(".*.claim-*"))
     assert [path.name for path in claims] == [f".seed-{seed}.claim-1" for seed in range(1, 7)] * 2
     assert {json.loads(path.read_text())["host"] for path in claims} == {"n1", "n2"}
 
-    done = cluster.run_on("n3", "shoal", *sweep(alone), timeout_s=600, **shared.variables)
+    done = cluster.run_on("n3", "shoal", *sweep(alone), timeout_s=450, **shared.variables)
     assert done.returncode == 0, done.stderr
     tables = [json.loads((directory / "sweep.json").read_text()) for directory in (divided, alone)]
     assert len(tables[0]["runs"]) == 12

@@ -65,8 +65,15 @@ def make_critics(
         shapes = [
             list(pairwise((len(critic.input_columns), *network.critic_hidden, outputs))) for critic in layout.critics
         ]
-        norms = {"layer_norm": network.critic_layer_norm, "weight_norm": network.critic_weight_norm}
-        make = partial(_layered, network, shapes, **norms, seed=(seed, 1), like=like)
+        make = partial(
+            _layered,
+            network,
+            shapes,
+            layer_norm=network.critic_layer_norm,
+            weight_norm=network.critic_weight_norm,
+            seed=(seed, 1),
+            like=like,
+        )
     elif network.critic in SET_CRITICS:
         sets = AgentSets(players, layout, network)
         make = partial(_set_critics, sets, network, layout.critic_outputs, seed=(seed, 1), like=like)

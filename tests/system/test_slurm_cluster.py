@@ -225,6 +225,7 @@ def test_nodes_play_together_and_survive_the_death_of_one(
     assert not list((shared.path / "targets").iterdir()), "Prometheus forgets what has ended"
 
 
+@pytest.mark.timeout(1800)
 def test_an_array_divides_a_sweep_and_gives_the_table_of_one_machine(
     cluster: SlurmCluster, shared: SharedDirectory
 ) -> None:

@@ -149,8 +149,8 @@ def test_signals_by_hand_save_and_scancel_ends(cluster: SlurmCluster, shared: Sh
 def test_the_time_limit_queues_it_again_until_the_budget_is_used(
     cluster: SlurmCluster, shared: SharedDirectory
 ) -> None:
-    """Slurm may send the signal up to a minute early."""
-    job = shared.submit(*SPREAD, "--time", "60s", options=("--time=3", "--signal=B:USR1@75"))
+    """Slurm may send the signal up to a minute early: 45 to 105 s after the start, always before the budget is used."""
+    job = shared.submit(*SPREAD, "--time", "120s", options=("--time=3", "--signal=B:USR1@75"))
     until(lambda: cluster.restarts(job) == 1, lambda: f"the limit comes; {shared.everything(job)}", within_s=200)
     assert "SIGUSR1 received: saved" in cluster.log(job)
 

@@ -71,8 +71,8 @@ class GroupedLayer(nn.Module):
         if self.length is None:
             return self.weight
         # Salimans and Kingma 2016 (arXiv 1602.07868), equation 2, where `weight` is v and `length` is g.
-        lengths: Tensor = torch.linalg.vector_norm(self.weight, dim=1, keepdim=True)
-        return self.weight * (self.length / lengths)
+        matrix: Tensor = self.weight * (self.length / torch.linalg.vector_norm(self.weight, dim=1, keepdim=True))
+        return matrix
 
     def forward(self, x: Tensor, change: InputChange | None = None) -> Tensor:
         """Returns the outputs `[G, R, outputs]` for inputs `[G, R, inputs]`."""

@@ -27,7 +27,7 @@ LAST_BIN = 5.0
 """Centre of the last bin in symlog, which is beyond `LIMIT` so that the Gaussian of every target fits."""
 LIMIT = 100.0
 """Largest absolute target; larger ones are clipped. A reward of 1 each step has a return of 100 at a discount of
-0.99, and normalised rewards have returns of a few units (learner_node/normalisation.py)."""
+0.99, and normalised rewards have returns of a few units (learner_node/update/normalisation.py)."""
 SMOOTHING = 0.75
 """Standard deviation of the Gaussian around a target [bins]."""
 

@@ -149,6 +149,8 @@ def test_a_run_whose_terminal_is_gone_ends_and_says_how_to_resume(tmp_path: Path
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever runs the tests may ignore hangups, as `nohup` does, and the command would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509
     )
     with process:
         eventually((run / "logs" / "actor.log").exists, "its processes")

@@ -32,6 +32,8 @@ def start():
                 stderr=subprocess.PIPE,
                 text=True,
                 env=ENVIRONMENT,
+                # Whoever runs the tests may ignore hangups, as `nohup` does, and the script would inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509
             )
             stack.enter_context(process)
             stack.callback(process.kill)

@@ -98,5 +98,8 @@ def role_of(command_line: str, *, of_launcher: bool) -> str:
         return "" if of_launcher else WORKER
     if "evaluator_process" in command_line:
         return EVALUATOR
-    modules = {Path(find_server()).name: REDIS, "replay_server": REPLAY, "learner_node": LEARNER, "actor_node": NODE}
-    return next((role for word, role in modules.items() if word in command_line), "")
+    if Path(find_server()).name in command_line:
+        return REDIS
+    modules = {"replay_server": REPLAY, "learner_node": LEARNER, "actor_node": NODE}
+    # Whole words: modules of these packages, such as rollouts of an environment, run as processes too.
+    return next((role for module, role in modules.items() if module in command_line.split()), "")

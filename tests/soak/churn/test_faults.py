@@ -11,6 +11,7 @@ import psutil
 import pytest
 import redis
 
+from deploy.local.embedded_redis import find_server
 from tests.conftest import wait_until
 from tests.soak.churn.__main__ import parse
 from tests.soak.churn.faults import (
@@ -174,6 +175,8 @@ def test_redis_and_replay_server_are_killed_together_within_the_time() -> None:
         ("python -c from multiprocessing.spawn import spawn_main; spawn_main(5)", True, ""),
         ("python entry.py actor_node.evaluation.evaluator_process", False, EVALUATOR),
         ("python entry.py actor_node --n 2", True, NODE),
+        ("python entry.py actor_node.evaluation.rollouts.process", True, ""),
+        (f"{find_server()} unixsocket:/tmp/redis", True, REDIS),
         ("python entry.py learner_node --run runs/a", True, LEARNER),
         ("python entry.py replay_server --bind ipc:///tmp/replay", True, REPLAY),
         ("python -c from multiprocessing.resource_tracker import main", False, ""),

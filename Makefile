@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
+# Tests start thousands of processes, and each would compile Shoal's modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help venv train test test-system test-all gpu-check check bench docs reference clean
 
 help:  ## this list
@@ -29,14 +32,17 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint 
 train: .venv/for-runs  ## train simple_spread for five minutes with two actors, then evaluate it (ARGS="--time 20m")
 	$(BIN)/shoal train simple_spread $(ARGS)
 
-# They wait more than they compute. Alone: ARGS="-n 0".
-SIDE_BY_SIDE = --numprocesses 2 --dist worksteal
+# They wait more than they compute, above all tests of several processes. Alone: ARGS="-n 0".
+SIDE_BY_SIDE = --dist worksteal --numprocesses
 
-test: venv  ## the quick tests: two to three minutes on two cores (ARGS="-k ring")
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not system and not learning and not soak and not gpu" $(ARGS)
+test: venv  ## the quick tests: five minutes on two cores (ARGS="-k ring")
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) 2 -m "not system and not learning and not soak and not gpu" $(ARGS)
 
-test-system: venv  ## real processes that are killed, cut off and starved; six minutes
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "system and not engine and not soak and not learning and not gpu" $(ARGS)
+# The files that have such tests: to import all others would take longer than many a test.
+SYSTEM_FILES = $(shell grep --recursive --files-with-matches --include='test_*.py' pytest.mark.system tests)
+
+test-system: venv  ## real processes that are killed, cut off and starved; a quarter of an hour on two cores
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) 3 -m "system and not engine and not soak and not learning and not gpu" $(or $(ARGS),$(SYSTEM_FILES))
 
 test-all: venv  ## all tests: also real processes that are killed, runs that learn, soaks
 	$(BIN)/python -m pytest $(ARGS)

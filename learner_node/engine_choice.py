@@ -71,6 +71,7 @@ def uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
         f"network.activation={network.activation}": network.activation != "relu",
         "network.policy_layer_norm=true": network.policy_layer_norm,
         "network.critic_layer_norm=true": network.critic_layer_norm,
+        "network.critic_weight_norm=true": network.critic_weight_norm,
         f"network.recurrent={network.recurrent}": network.recurrent is not None,
         "algorithm.team_critic=true": algorithm.team_critic,
         "algorithm.critic_loss=hl_gauss": algorithm.critic_loss == "hl_gauss",
@@ -130,5 +131,5 @@ def _critic_parameters(inputs: int, network: NetworkSpec, layout: NetworkLayout)
     if network.recurrent:
         i, units = hidden.pop()
         count += 3 * units * (i + 1 + units + 1)
-    norms = 2 * sum(o for _, o in hidden) if network.critic_layer_norm else 0
+    norms = network.critic_norms * sum(o for _, o in hidden)
     return count + norms + sum((i + 1) * o for i, o in hidden)

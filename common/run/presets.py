@@ -65,6 +65,7 @@ _SEED: dict[str, Any] = {
         "activation": "relu",
         "policy_layer_norm": False,
         "critic_layer_norm": False,
+        "critic_weight_norm": False,
         "share_policies": False,
         "share_critics": False,
         "critic": "mlp",

@@ -74,6 +74,9 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     critic_layer_norm: bool = False
     """Normalise each hidden layer of a critic before its activation, with a learnt gain and bias for each unit (Ba et
     al. 2016)."""
+    critic_weight_norm: bool = False
+    """Learn length and direction of the weights of each hidden unit of a critic separately (weight normalisation;
+    Salimans and Kingma 2016)."""
     initialisation: Initialisation = "uniform"
     """How the first parameters of policies and of mlp critics are drawn: uniform, weights and biases within
     1 / sqrt(inputs) of zero, as torch does; or xavier, weights within sqrt(6 / (inputs + outputs)) (Glorot and Bengio
@@ -93,6 +96,11 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Groups of agents that share networks, instead of roles; agents not listed have separate networks."""
     head: Literal["box", "soft", "force"] = "box"
     """How Box parts of actions are made: bounded by tanh, a soft choice (Gumbel-softmax), or a 2-D force."""
+
+    @property
+    def critic_norms(self) -> int:
+        """Number of parameters of a critic's normalisations for each hidden unit."""
+        return 2 * self.critic_layer_norm + self.critic_weight_norm
 
     @property
     def is_user_critic(self) -> bool:

@@ -72,13 +72,13 @@ class LocalRun:
 
     def train(self, stop: Stop, display: Display) -> bool:
         """Runs until the learner has used its budget (returns True) or a stop is requested (returns False)."""
+        watch = StartWatch(self._log("replay"), self._log("learner"))
         try:
             learner = self._start(stop)
             if learner is None:
                 return False
             client = Client(self._context, self._endpoint("replay"))
             status: Status | None = None
-            watch = StartWatch(self._replay.log, learner.log)
             while not learner.finished and not stop.wait(POLL_PERIOD_S):
                 self._poll(display)
                 status = _newest_status(client) or (status if self._replay.running else None)
@@ -172,7 +172,7 @@ class LocalRun:
         *,
         is_done: Callable[[], bool] = lambda: False,
     ) -> SupervisedProcess:
-        log = self._directory.logs / f"{name}.log"
+        log = self._log(name)
         arguments = _arguments({**options, "parent": os.getpid()})
         command = module_command(module, *arguments)
         note = self._notes / name
@@ -197,6 +197,9 @@ class LocalRun:
                 )
 
         return self._supervisor.add(SupervisedProcess(name, start, log, is_done, note))
+
+    def _log(self, name: str) -> Path:
+        return self._directory.logs / f"{name}.log"
 
     def _endpoint(self, name: str) -> str:
         return f"ipc://{self._sockets / name}"

@@ -163,7 +163,7 @@ def parameter_count(players: PlayersSpec, layout: NetworkLayout, network: Networ
 def _parameters(inputs: SetInput, network: NetworkSpec, outputs: int) -> int:
     """Returns the number of parameters of one network."""
     first, *hidden = network.critic_hidden
-    norms = 2 if network.critic_layer_norm else 0
+    norms = network.critic_norms
     encoders = sum(
         (role.size + norms + (len(role.columns) if network.tell_apart else 1)) * first for role in inputs.roles
     )

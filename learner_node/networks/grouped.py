@@ -41,7 +41,7 @@ class GroupedNetworks(nn.Module):
         return [piece.view(len(piece), *shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each parameter of one network, by name."""
         return {name: tuple(parameter.shape[1:]) for name, parameter in self.named_parameters()}
 

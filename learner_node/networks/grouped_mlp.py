@@ -35,7 +35,7 @@ class GroupedLayer(nn.Module):
     """One layer of G networks: a linear map, then layer normalisation and an activation, if it has them.
 
     Parameters: weight `[G, inputs, outputs]`; bias `[G, S, outputs]` with S = 1, S = K sets, or S = 0 for a map without
-    biases; gain and bias of the norm `[G, 1, outputs]` each.
+    biases; gain and bias of the norm `[G, 1, outputs]` each; lengths `[G, 1, outputs]`, if weights are normalised.
     """
 
     def __init__(
@@ -47,10 +47,12 @@ class GroupedLayer(nn.Module):
         *,
         activation: Activation | None = None,
         layer_norm: bool = False,
+        weight_norm: bool = False,
         in_blocks: bool = False,
     ) -> None:
         """Starts at zero. shape: numbers of inputs and outputs. biases: 1, one set for each user, or 0.
 
+        weight_norm: whether length and direction of each unit's weights are separate parameters.
         in_blocks: whether the rows of a user follow each other; else the users' rows alternate.
         """
         super().__init__()
@@ -61,7 +63,16 @@ class GroupedLayer(nn.Module):
         self.norm_bias: nn.Parameter | None = None
         if layer_norm:
             self.norm_gain, self.norm_bias = (nn.Parameter(like.new_zeros(networks, 1, shape[1])) for _ in range(2))
+        self.length = nn.Parameter(like.new_zeros(networks, 1, shape[1])) if weight_norm else None
         self.activation = activation
+
+    def matrix(self) -> Tensor:
+        """Returns the matrix that inputs are multiplied by `[G, inputs, outputs]`."""
+        if self.length is None:
+            return self.weight
+        # Salimans and Kingma 2016 (arXiv 1602.07868), equation 2, where `weight` is v and `length` is g.
+        matrix: Tensor = self.weight * (self.length / torch.linalg.vector_norm(self.weight, dim=1, keepdim=True))
+        return matrix
 
     def forward(self, x: Tensor, change: InputChange | None = None) -> Tensor:
         """Returns the outputs `[G, R, outputs]` for inputs `[G, R, inputs]`."""
@@ -85,21 +96,21 @@ class GroupedLayer(nn.Module):
         change: only its gradient is wanted. The map is linear, so the product with the change is added, and no gradient
         of all inputs is computed.
         """
-        sets = self.bias.shape[1]
+        sets, weight = self.bias.shape[1], self.matrix()
         if sets == 1:
-            out = torch.baddbmm(self.bias, x, self.weight)
+            out = torch.baddbmm(self.bias, x, weight)
         elif not sets:
-            out = torch.bmm(x, self.weight)
+            out = torch.bmm(x, weight)
         elif self._in_blocks:
-            by_user = torch.bmm(x, self.weight).view(len(x), sets, -1, self.weight.shape[2])
+            by_user = torch.bmm(x, weight).view(len(x), sets, -1, weight.shape[2])
             out = (by_user + self.bias[:, :, None]).flatten(1, 2)
         else:
-            by_user = torch.bmm(x, self.weight).view(len(x), -1, sets, self.weight.shape[2])
+            by_user = torch.bmm(x, weight).view(len(x), -1, sets, weight.shape[2])
             out = (by_user + self.bias[:, None]).flatten(1, 2)
         if change is None:
             return out
-        rows = change.columns[:, :, None].expand(-1, -1, self.weight.shape[2])
-        return torch.baddbmm(out, change.change, self.weight.gather(1, rows))
+        rows = change.columns[:, :, None].expand(-1, -1, weight.shape[2])
+        return torch.baddbmm(out, change.change, weight.gather(1, rows))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -109,7 +120,7 @@ class GroupedLayer(nn.Module):
 
     def of_user(self, network: int, user: int) -> Layer:
         """Returns the layer that one user of a network computes with, in numpy."""
-        weight, biases = _numpy(self.weight[network]), _numpy(self.bias[network])
+        weight, biases = _numpy(self.matrix()[network]), _numpy(self.bias[network])
         norm = None
         if self.norm_gain is not None and self.norm_bias is not None:
             norm = LayerNorm(_numpy(self.norm_gain[network, 0]), _numpy(self.norm_bias[network, 0]))
@@ -135,10 +146,12 @@ class GroupedLayers(GroupedNetworks):
         *,
         activation: Activation = "relu",
         layer_norm: bool = False,
+        weight_norm: bool = False,
     ) -> None:
         """Starts at zero. shapes: inputs and outputs of each layer. first_biases: sets of first biases, 1 or K.
 
         layer_norm: whether the hidden layers, all but `linear_layers`, are normalised before their activation.
+        weight_norm: whether lengths and directions of their weights are separate parameters.
         """
         super().__init__()
         self.layer_shapes = tuple(shapes)
@@ -152,6 +165,7 @@ class GroupedLayers(GroupedNetworks):
                 like,
                 activation=activation if depth < hidden else None,
                 layer_norm=layer_norm and depth < hidden,
+                weight_norm=weight_norm and depth < hidden,
             )
             for depth, shape in enumerate(shapes)
         )
@@ -183,6 +197,7 @@ def initial_parameters(
             layer.bias.shape[1],
             initialisation=initialisation,
             layer_norm=layer.norm_gain is not None,
+            weight_norm=layer.length is not None,
         )
         for layer in module.modules()
         if isinstance(layer, GroupedLayer)

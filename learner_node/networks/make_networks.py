@@ -16,16 +16,14 @@ from learner_node.networks.agent_sets import AgentSets
 from learner_node.networks.critic_input import critic_input
 from learner_node.networks.grouped import GroupedNetworks
 from learner_node.networks.grouped_gru import GroupedGru, gru_shapes
-from learner_node.networks.grouped_mlp import GroupedLayer, GroupedMlp
+from learner_node.networks.grouped_mlp import GroupedLayer, GroupedMlp, initial_parameters
 from learner_node.networks.groups import Group
 from learner_node.networks.mixing_critics import MixingCritics
 from learner_node.networks.mixing_input import mixing_input
 from learner_node.networks.network_set import NetworkSet
 from learner_node.networks.set_critics import SetCritics
 from learner_node.networks.user_critics import UserCritics, flat_parameters, make_critic
-from learner_node.networks.value_bins import first_logits
-from learner_node.update.draws import initial_weights
-from learner_node.update.layout import BINS, NetworkLayout
+from learner_node.update.layout import NetworkLayout
 from learner_node.update.optimiser import ClipRule, WeightDecay
 
 _MakeGroup = Callable[[Group], tuple[GroupedNetworks, list[Tensor]]]
@@ -67,14 +65,22 @@ def make_critics(
         shapes = [
             list(pairwise((len(critic.input_columns), *network.critic_hidden, outputs))) for critic in layout.critics
         ]
-        make = partial(_layered, network, shapes, layer_norm=network.critic_layer_norm, seed=(seed, 1), like=like)
+        make = partial(
+            _layered,
+            network,
+            shapes,
+            layer_norm=network.critic_layer_norm,
+            weight_norm=network.critic_weight_norm,
+            seed=(seed, 1),
+            like=like,
+        )
     elif network.critic in SET_CRITICS:
         sets = AgentSets(players, layout, network)
         make = partial(_set_critics, sets, network, layout.critic_outputs, seed=(seed, 1), like=like)
     else:
         make = partial(_user_critics, players, layout, network, seed=(seed, 1), like=like)
     if layout.critic_outputs > 1:
-        make = partial(_with_first_bins, make)
+        make = partial(_with_equal_bins, make)
     if any(layout.mixing):
         make = partial(_mixing_or_else, make, players, layout, network, seed=(seed, 1), like=like)
     sides = [players.agents[critic.player].team for critic in layout.critics]
@@ -89,6 +95,7 @@ def _layered(
     group: Group,
     *,
     layer_norm: bool,
+    weight_norm: bool = False,
     seed: tuple[int, int],
     like: Tensor,
 ) -> tuple[GroupedNetworks, list[Tensor]]:
@@ -104,20 +111,18 @@ def _layered(
         like,
         activation=network.activation,
         layer_norm=layer_norm,
+        weight_norm=weight_norm,
     )
-    normalised = [layer.norm_gain is not None for layer in module.layers if isinstance(layer, GroupedLayer)]
-    drawn = [
-        initial_weights(maps[user], (*seed, user), sets, normalised=normalised, initialisation=network.initialisation)
-        for user in first_users
-    ]
+    drawn = [initial_parameters(module, (*seed, user), network.initialisation) for user in first_users]
     return module, [torch.from_numpy(numbers).to(like) for numbers in drawn]
 
 
-def _with_first_bins(make: _MakeGroup, group: Group) -> tuple[GroupedNetworks, list[Tensor]]:
-    """Returns the critics of a group with last biases that are the first logits of the bins, so values start near 0."""
+def _with_equal_bins(make: _MakeGroup, group: Group) -> tuple[GroupedNetworks, list[Tensor]]:
+    """Returns the critics of a group with last layers of zeros, so that all values start at 0 (Hafner et al. 2023)."""
     module, parameters = make(group)
+    *_, last = (layer for layer in module.modules() if isinstance(layer, GroupedLayer))
     for numbers in parameters:
-        numbers[-BINS:] = first_logits(numbers)
+        numbers[-sum(parameter[0].numel() for parameter in last.parameters()) :] = 0.0
     return module, parameters
 
 
@@ -176,12 +181,12 @@ def _make_set(
         modules.append(module)
         initial |= zip(group.networks, parameters, strict=True)
         for number, users in zip(group.networks, group.users, strict=True):
-            rates[number] = algorithm.side_learning_rate(sides[users[0]])
+            rates[number] = algorithm.side_learning_rates.get(sides[users[0]], 1.0)
     return NetworkSet(
         groups,
         modules,
         [initial[number] for number in sorted(initial)],
         [rates[number] for number in sorted(rates)],
         weight_decay=weight_decay,
-        clip=ClipRule.of(algorithm),
+        clip=ClipRule(algorithm.gradient_clip, by_tensor=algorithm.gradient_clip_by == "tensor"),
     )

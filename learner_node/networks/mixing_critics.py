@@ -55,6 +55,7 @@ class MixingCritics(GroupedNetworks):
                 like,
                 activation=network.activation,
                 layer_norm=network.critic_layer_norm,
+                weight_norm=network.critic_weight_norm,
             )
             for users, shapes in zip(inputs.utilities, inputs.utility_shapes(network), strict=True)
         )

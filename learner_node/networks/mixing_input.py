@@ -53,7 +53,7 @@ class MixingInput:
     def parameter_count(self, network: NetworkSpec) -> int:
         """Returns the number of learnt parameters."""
         shapes = [layer for layers in (*self.utility_shapes(network), *self.mixing_shapes) for layer in layers]
-        norms = 2 * sum(network.critic_hidden) * len(self.utilities) if network.critic_layer_norm else 0
+        norms = network.critic_norms * sum(network.critic_hidden) * len(self.utilities)
         # With `network.tell_apart` each member has separate first biases.
         biases = (self.members - len(self.utilities)) * network.critic_hidden[0] if network.tell_apart else 0
         return norms + biases + sum((i + 1) * o for i, o in shapes)

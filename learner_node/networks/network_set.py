@@ -128,10 +128,10 @@ class NetworkSet:
         return self._by_network(self._flat)
 
     @property
-    def shapes(self) -> list[dict[str, tuple[int, ...]]]:
+    def parameter_shapes(self) -> list[dict[str, tuple[int, ...]]]:
         """The shape of each parameter of each network, by name."""
         found = {
-            number: module.shapes
+            number: module.parameter_shapes
             for module, (_, networks) in zip(self.online, self._blocks, strict=True)
             for number in networks
         }

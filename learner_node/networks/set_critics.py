@@ -55,7 +55,8 @@ class SetCritics(GroupedNetworks):
         self._state = torch.tensor(inputs.state, dtype=torch.int64, device=like.device)
         self._acting = torch.tensor(inputs.acting, device=like.device)
         self._focal = _FocalEncodings(inputs, like)
-        norm, activation = network.critic_layer_norm, network.activation
+        norms = {"layer_norm": network.critic_layer_norm, "weight_norm": network.critic_weight_norm}
+        activation = network.activation
         self.encoders = nn.ModuleList(
             GroupedLayer(
                 networks,
@@ -63,7 +64,7 @@ class SetCritics(GroupedNetworks):
                 len(role.columns) if network.tell_apart else 1,
                 like,
                 activation=activation,
-                layer_norm=norm,
+                **norms,
                 in_blocks=True,
             )
             for role in inputs.roles
@@ -77,7 +78,7 @@ class SetCritics(GroupedNetworks):
         sizes = [(1 + contexts) * width + len(inputs.state), *hidden, outputs]
         shapes = list(pairwise(sizes))
         self.layers = nn.ModuleList(
-            [GroupedLayer(networks, one, 1, like, activation=activation, layer_norm=norm) for one in shapes[:-1]]
+            [GroupedLayer(networks, one, 1, like, activation=activation, **norms) for one in shapes[:-1]]
             + [GroupedLayer(networks, shapes[-1], 1, like)]
         )
 
@@ -182,7 +183,7 @@ class _FocalEncodings:
         found = []
         slots = zip(self._roles, self._starts, self._positions, torch.split(changes, self._sizes, 2), strict=True)
         for role, start, positions, action_change in slots:
-            of_role, weight = linear[role], encoders[role].weight
+            of_role, weight = linear[role], encoders[role].matrix()
             if not self._is_everyone:
                 blocks = of_role.reshape(-1, rows, of_role.shape[2])
                 selected = blocks.index_select(0, positions[:networks].flatten())

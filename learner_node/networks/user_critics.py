@@ -56,7 +56,7 @@ class UserCritics(GroupedNetworks):
         return found
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each parameter of one network, by name."""
         return {name: tuple(parameter.shape) for name, parameter in self.networks[0].named_parameters()}
 

@@ -7,9 +7,6 @@ gradient does not grow with the error, which is why values learn well where retu
     bins       equally wide in symlog(y) = sign(y) log(1 + |y|), as in DreamerV3 (Hafner et al. 2023, arXiv 2301.04104):
                fine near 0 and wide far from it, so that one support fits all tasks
     smoothing  the standard deviation is 0.75 bins, the value of Farebrother et al. 2024, section 3.1
-    start      critics start with the logits of a Gaussian around 0, and so with values near 0. Departure: with last
-               weights of 0, as in DreamerV3, critics learn nothing about states until they have learnt which bins
-               have targets at all
     values     those under which the mean of a target's bins is the target again. Departure: bins' centres would
                overestimate |y|, because symexp is not linear, and bootstrapping would multiply that error.
 
@@ -31,8 +28,6 @@ LAST_BIN = 5.0
 LIMIT = 100.0
 """Largest absolute target; larger ones are clipped. A reward of 1 each step has a return of 100 at a discount of
 0.99, and normalised rewards have returns of a few units (learner_node/update/normalisation.py)."""
-FIRST_SPREAD = 1.0
-"""Standard deviation, in symlog, of the distribution with which critics start. Normalised returns are a few units."""
 SMOOTHING = 0.75
 """Standard deviation of the Gaussian around a target [bins]."""
 
@@ -67,15 +62,6 @@ class ValueBins:
         """Returns the probability of each bin `[..., M]` for targets `[...]`."""
         limited = target.clamp(-LIMIT, LIMIT)
         return _probabilities(limited.sign() * limited.abs().log1p(), self._edges, self._scale)
-
-
-def first_logits(like: Tensor) -> Tensor:
-    """Returns the logits of the bins `[M]` with which critics start, with the number type and on the device of `like`.
-
-    They are those of a Gaussian around 0 with a standard deviation of FIRST_SPREAD.
-    """
-    centres = torch.linspace(-LAST_BIN, LAST_BIN, BINS, dtype=like.dtype, device=like.device)
-    return -0.5 * (centres / FIRST_SPREAD).square()
 
 
 def cross_entropy(logits: Tensor, probabilities: Tensor) -> Tensor:

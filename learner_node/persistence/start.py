@@ -125,7 +125,7 @@ def _critic_networks(target: Maddpg, source: Maddpg, counterparts: Sequence[int]
 
 def _copy(path: str, kind: str, target: NetworkSet, source: NetworkSet, network_of: dict[int, int]) -> None:
     """Copies the parameters of networks; ConfigError that names the first parameter whose shape differs."""
-    shapes, other_shapes = target.shapes, source.shapes
+    shapes, other_shapes = target.parameter_shapes, source.parameter_shapes
     for number, other in sorted(network_of.items()):
         for name in {**shapes[number], **other_shapes[other]}:
             here, there = shapes[number].get(name), other_shapes[other].get(name)

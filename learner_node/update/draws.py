@@ -19,7 +19,6 @@ def initial_weights(
     seed: Sequence[int],
     first_biases: int = 1,
     *,
-    normalised: Sequence[bool] = (),
     initialisation: Initialisation = "uniform",
 ) -> npt.NDArray[np.float32]:
     """Draws one network's weights and biases, layer by layer.
@@ -31,17 +30,10 @@ def initial_weights(
     torch.
 
     shapes: inputs and outputs of each layer. first_biases: number of sets of biases of the first layer.
-    normalised: whether each layer is followed by the gain 1 and the bias 0 of its normalisation; empty: none is.
     """
     generator = np.random.default_rng(seed)
     layers = [
-        initial_layer(
-            shape,
-            generator,
-            1 if depth else first_biases,
-            initialisation=initialisation,
-            layer_norm=bool(normalised) and normalised[depth],
-        )
+        initial_layer(shape, generator, 1 if depth else first_biases, initialisation=initialisation)
         for depth, shape in enumerate(shapes)
     ]
     return np.concatenate(layers).astype(np.float32)
@@ -54,8 +46,9 @@ def initial_layer(
     *,
     initialisation: Initialisation = "uniform",
     layer_norm: bool = False,
+    weight_norm: bool = False,
 ) -> npt.NDArray[np.float64]:
-    """Draws the parameters of one layer of a network: weights, biases, then gain and bias of its normalisation.
+    """Draws the parameters of one layer: weights, biases, gain and bias of its normalisation, lengths of weights.
 
     shape: inputs and outputs. biases: number of sets of biases. The distribution is that of `initial_weights`.
     """
@@ -64,7 +57,10 @@ def initial_layer(
     if initialisation == "xavier":
         drawn[: inputs * outputs] *= np.sqrt(6.0 * inputs / (inputs + outputs))
         drawn[inputs * outputs :] = 0.0
-    return np.concatenate([drawn, np.ones(outputs), np.zeros(outputs)]) if layer_norm else drawn
+    norm = [np.ones(outputs), np.zeros(outputs)] if layer_norm else []
+    # The lengths with which the layer computes what it would without normalised weights.
+    lengths = [np.linalg.norm(drawn[: inputs * outputs].reshape(shape), axis=0)] if weight_norm else []
+    return np.concatenate([drawn, *norm, *lengths])
 
 
 def gumbel_noise(rows: int, columns: int, like: Tensor, generator: torch.Generator) -> Tensor:

@@ -23,7 +23,7 @@ from common.wire.messages import Batch, Open, Opened, PutWeights, SampleRequest,
 from common.wire.sockets import bind
 from common.wire.weights import MAGIC
 from tests.common.examples import make_frame
-from tests.conftest import wait_until
+from tests.conftest import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ class Started:
     def log(self) -> str:
         return self.log_file.read_text()
 
-    def logged(self, pattern: str, *, within_s: float = 120.0) -> re.Match[str]:
+    def logged(self, pattern: str, *, within_s: float = PATIENCE_S) -> re.Match[str]:
         """Waits for a line in the log."""
         return wait_until(lambda: re.search(pattern, self.log), f"/{pattern}/ in its log", within_s=within_s)
 
@@ -59,7 +59,7 @@ class Started:
             return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
         return []
 
-    def end(self, number: int = signal.SIGTERM, *, within_s: float = 60.0) -> int:
+    def end(self, number: int = signal.SIGTERM, *, within_s: float = PATIENCE_S) -> int:
         """Sends a signal and returns the exit code."""
         self.process.send_signal(number)
         return self.process.wait(within_s)
@@ -82,7 +82,7 @@ class Node(Started):
     def get(self, path: str) -> str:
         """Returns what the HTTP port answers."""
         url = self.logged(r"metrics=(http://\S+)/metrics")[1]
-        with urllib.request.urlopen(url + path, timeout=5) as answer:
+        with urllib.request.urlopen(url + path, timeout=30) as answer:
             return answer.read().decode()
 
     def metrics(self) -> dict[str, float]:
@@ -173,7 +173,7 @@ class Processes:
         """Asks the replay server."""
         client = Client(self.context, self.replay_url)
         try:
-            return client.ask(StatusRequest(), Status, timeout_s=5.0)
+            return client.ask(StatusRequest(), Status, timeout_s=30.0)
         finally:
             client.close()
 

@@ -18,7 +18,7 @@ from common.run.run import Run, make_run_spec
 from common.worlds import world_spec
 from tests.actor_node.processes import ROOT
 from tests.common.examples import make_frame
-from tests.conftest import wait_until
+from tests.conftest import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -145,7 +145,7 @@ def test_workers_end_with_a_node_that_is_killed(processes, eventually):
     workers = node.workers()
     assert len(workers) == 2
     node.process.kill()
-    eventually(lambda: all(is_gone(worker) for worker in workers), "no orphans", within_s=5)
+    eventually(lambda: all(is_gone(worker) for worker in workers), "no orphans")
 
 
 def test_a_terminals_interrupt_reaches_all_and_still_drains(processes, eventually):
@@ -214,7 +214,7 @@ def test_a_second_worker_of_the_same_name_takes_the_place_and_the_first_ends_wit
     try:
         wait_until(lambda: twin.poll(time.monotonic()) or twin.run, "the twin is admitted")
         assert twin.outbox.incarnation == 2
-        assert node.process.wait(20) == 3
+        assert node.process.wait(PATIENCE_S) == 3
     finally:
         twin.close()
     taken = "another worker named shared-0 replaced this one; give each node its own --name"
@@ -230,7 +230,7 @@ def last_line(node):
 
 def test_giving_up_on_a_replay_that_never_comes_is_code_3(processes):
     node = processes.start_node("--peer-timeout", "0.3s")
-    assert node.process.wait(20) == 3
+    assert node.process.wait(PATIENCE_S) == 3
     assert last_line(node).startswith("actor: waited ")
     assert last_line(node).endswith("; check that it runs and that --replay is right")
     assert processes.replay_url in last_line(node)
@@ -238,7 +238,7 @@ def test_giving_up_on_a_replay_that_never_comes_is_code_3(processes):
 
 def test_an_address_that_is_none_is_code_2(processes):
     node = processes.start_node("--replay", "nowhere")
-    assert node.process.wait(20) == 2
+    assert node.process.wait(PATIENCE_S) == 2
     assert last_line(node).startswith("actor: --replay nowhere: ")
     assert "Traceback" not in node.log
 
@@ -247,7 +247,7 @@ def test_a_port_in_use_is_code_2(processes):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         node = processes.start_node("--metrics-port", port)
-        assert node.process.wait(20) == 2
+        assert node.process.wait(PATIENCE_S) == 2
     assert last_line(node).startswith(f"actor: --metrics-port {port}: cannot listen")
 
 
@@ -255,7 +255,7 @@ def test_a_world_that_cannot_be_made_is_code_2(processes):
     processes.start_replay()
     processes.start_learner(make_run("no_such_world")).publish()
     node = processes.start_node()
-    assert node.process.wait(20) == 2
+    assert node.process.wait(PATIENCE_S) == 2
     assert last_line(node).startswith("actor: there is no scenario 'no_such_world'")
 
 
@@ -270,7 +270,7 @@ def test_a_constructor_that_fails_ends_the_node_with_its_words(processes):
     processes.start_replay()
     processes.start_learner(make_run("pettingzoo:broken_world", world={})).publish()
     node = processes.start_node("--n", 1)
-    assert node.process.wait(20) == 1
+    assert node.process.wait(PATIENCE_S) == 1
     assert "ZeroDivisionError: out of coal" in node.log
     assert last_line(node) == "(worker 0 failed before its first chunk was collected; it is not restarted)"
 

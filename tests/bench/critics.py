@@ -26,6 +26,7 @@ BY_KIND: dict[str, Settings] = {
     **BY_COUNT,
     "critic_layer_norm": {"network": {"critic_layer_norm": True}},
     "critic_layer_norm, policy_layer_norm": {"network": {"critic_layer_norm": True, "policy_layer_norm": True}},
+    "critic_weight_norm": {"network": {"critic_weight_norm": True}},
     "hl_gauss": {"algorithm": {"critic_loss": "hl_gauss"}},
 }
 COUNTS = 6, 12

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from common.run.directory import RunDirectory
+from tests.conftest import PATIENCE_S, wait_until
 from tests.deploy.manifests import KUBERNETES
-from tests.system.conftest import Commands, commands, log_of, until
+from tests.system.conftest import Commands, commands, log_of
 
 __all__ = ["commands"]
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.system
 CONFIG = KUBERNETES / "base" / "config"
 
 
@@ -43,7 +44,7 @@ def answer_of(learner: subprocess.Popen[bytes], path: str) -> int:
     if not found:
         return 0
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}{path}", timeout=30) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as e:
         return e.code
@@ -52,7 +53,7 @@ def answer_of(learner: subprocess.Popen[bytes], path: str) -> int:
 def metrics_of(learner: subprocess.Popen[bytes]) -> str:
     """Returns what it tells on /metrics."""
     port = re.findall(r"http://\S+:(\d+)/metrics", log_of(learner))[0]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         return str(answer.read().decode())
 
 
@@ -68,21 +69,21 @@ def test_a_learner_that_is_done_stays_and_goes_on_only_with_a_larger_budget(comm
         cluster.start(role)
 
     learner = cluster.start("learner", *budget, 6_000)
-    until(lambda: done_and_there(learner), 90, f"the run is done: {log_of(learner)}")
+    wait_until(lambda: done_and_there(learner), f"the run is done: {log_of(learner)}")
     assert cluster.run.finished_file.exists()
     assert (answer_of(learner, "/healthz"), answer_of(learner, "/readyz")) == (200, 200)
     learner.send_signal(signal.SIGTERM)
-    assert learner.wait(20) == 0, log_of(learner)
+    assert learner.wait(PATIENCE_S) == 0, log_of(learner)
 
     again = cluster.start("learner", *budget, 6_000)  # as after a node's failure
-    until(lambda: done_and_there(again), 60, f"it sees that the run is done: {log_of(again)}")
+    wait_until(lambda: done_and_there(again), f"it sees that the run is done: {log_of(again)}")
     assert again.poll() is None
     assert f'run="{cluster.run.run.id}"' in metrics_of(again), "alerts know by it whose run is done"
     again.send_signal(signal.SIGTERM)
-    assert again.wait(20) == 0, log_of(again)
+    assert again.wait(PATIENCE_S) == 0, log_of(again)
 
     more = cluster.start("learner", *budget, 9_000)
-    until(lambda: done_and_there(more), 90, f"it has gone on: {log_of(more)}")
+    wait_until(lambda: done_and_there(more), f"it has gone on: {log_of(more)}")
     assert "resumed: updates=" in log_of(more)
     assert cluster.run.finished_file.exists()
 
@@ -90,8 +91,8 @@ def test_a_learner_that_is_done_stays_and_goes_on_only_with_a_larger_budget(comm
 def test_a_learner_that_is_ended_early_does_not_stay(commands: Commands, tmp_path: Path) -> None:
     cluster = Cluster(commands, tmp_path)
     learner = cluster.start("learner")
-    until(lambda: answer_of(learner, "/healthz") == 200, 60, f"it is alive while it waits: {log_of(learner)}")
+    wait_until(lambda: answer_of(learner, "/healthz") == 200, f"it is alive while it waits: {log_of(learner)}")
     assert answer_of(learner, "/readyz") == 503, "no replay server has taken it in"
     learner.send_signal(signal.SIGTERM)
-    assert learner.wait(20) == 0, log_of(learner)
+    assert learner.wait(PATIENCE_S) == 0, log_of(learner)
     assert not cluster.run.finished_file.exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -45,14 +44,6 @@ def small_run(joint: AgentsSpec = TEAMS["tag"], **settings: object) -> Run:
         "evaluation": {"times": 0},  # there is no such world
     }
     return Run("run-1", make_run_spec(layers, settings), joint)
-
-
-def until(predicate: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
-    """Waits until the predicate holds; fails when it does not in time."""
-    give_up_at = time.monotonic() + timeout_s
-    while not predicate():
-        assert time.monotonic() < give_up_at, f"{what}: not within {timeout_s:g} s"
-        time.sleep(0.002)
 
 
 class FakeReplay:

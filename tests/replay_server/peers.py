@@ -33,7 +33,8 @@ from common.wire.messages import (
     Welcome,
 )
 from replay_server.durability.chunk_format import unpack_chunk
-from tests.replay_server.conftest import Valkey, until
+from tests.conftest import PATIENCE_S, wait_until
+from tests.replay_server.conftest import Valkey
 from tests.replay_server.runs import DTYPE, make_chunk, numbers
 
 ROOT = Path(__file__).parents[2]
@@ -54,18 +55,18 @@ class Server:
                 [sys.executable, "-m", "replay_server", *self._options, *more], cwd=ROOT, stdout=log, stderr=log
             )
 
-    def end(self, number: int = signal.SIGKILL, timeout_s: float = 10.0) -> int:
+    def end(self, number: int = signal.SIGKILL) -> int:
         """Sends a signal and returns the exit code."""
         if self._process is None:
             return 0
         self._process.send_signal(number)
-        return self._process.wait(timeout_s)
+        return self._process.wait(PATIENCE_S)
 
     def status(self) -> Status:
         context = zmq.Context()
         client = Client(context, self.endpoint)
         try:
-            return client.ask(StatusRequest(), Status, timeout_s=10.0)
+            return client.ask(StatusRequest(), Status, timeout_s=30.0)
         finally:
             client.close()
             context.term()
@@ -132,14 +133,14 @@ class Actor:
             case Unknown():
                 self._heard = 0.0
 
-    def deliver(self, chunks: int, timeout_s: float = 10.0) -> None:
+    def deliver(self, chunks: int) -> None:
         """Has chunks acknowledged up to the given one."""
 
         def done() -> bool:
             self.turn(chunks)
             return self.acked >= chunks
 
-        until(done, f"{chunks} chunks of {self.name}", timeout_s)
+        wait_until(done, f"{chunks} chunks of {self.name}")
 
 
 class Learner:
@@ -152,10 +153,10 @@ class Learner:
         self.run = run
         self.request = 0
 
-    def open(self, timeout_s: float = 10.0) -> Opened:
+    def open(self, timeout_s: float = PATIENCE_S) -> Opened:
         return self.client.ask(Open("learner", self.run), Opened, timeout_s)
 
-    def draw(self, count: int, timeout_s: float = 10.0) -> Buffer:
+    def draw(self, count: int, timeout_s: float = PATIENCE_S) -> Buffer:
         """Returns the records of one batch."""
         self.request += 1
         self.client.send(SampleRequest(self.request, count))

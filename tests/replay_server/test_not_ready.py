@@ -16,7 +16,8 @@ from replay_server.config import ReplayConfig
 from replay_server.not_ready import NotReadyServer
 from replay_server.replay import Replay
 from shoal.commands.keys import make_keys
-from tests.replay_server.conftest import Valkey, until
+from tests.conftest import PATIENCE_S, wait_until
+from tests.replay_server.conftest import Valkey
 from tests.replay_server.peers import Server
 from tests.replay_server.runs import make_run
 
@@ -39,7 +40,7 @@ def answer_to(client: Client, message: Hello | Open | StatusRequest | Bye) -> To
             found.append(received[0])
         return bool(received)
 
-    until(answered, f"an answer to {message}", 20)
+    wait_until(answered, f"an answer to {message}")
     while client.receive(0.2):
         pass
     return found[0]
@@ -70,7 +71,7 @@ def test_everybody_is_told_that_redis_is_awaited_and_served_once_it_is_there(
         def opened() -> bool:
             return isinstance(answer_to(client, Open("learner", run, 0, 0)), Opened)
 
-        until(opened, f"the server serves; {server.log.read_text()}", 30)
+        wait_until(opened, f"the server serves; {server.log.read_text()}")
         assert server.status().run == run
     finally:
         client.close()
@@ -105,7 +106,7 @@ def ends_with(directory: Path, url: str) -> str:
     server = Server(directory, "--redis", url)
     server.start()
     assert server._process
-    assert server._process.wait(30) == 2, server.log.read_text()
+    assert server._process.wait(PATIENCE_S) == 2, server.log.read_text()
     return server.log.read_text().splitlines()[-1]
 
 
@@ -123,5 +124,5 @@ def test_a_cluster_is_named(make_valkey: Callable[..., Valkey], tmp_path: Path) 
     server = Server(tmp_path, "--redis", node.url)
     server.start()
     assert server._process
-    assert server._process.wait(30) == 3, server.log.read_text()
+    assert server._process.wait(PATIENCE_S) == 3, server.log.read_text()
     assert "it is one node of a Redis Cluster" in server.log.read_text()

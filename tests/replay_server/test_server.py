@@ -17,7 +17,8 @@ import zmq
 from common.wire.codec import decode_to_peer
 from common.wire.messages import Priorities, Refused, Unknown
 from common.wire.sample_info import SAMPLE_INFO
-from tests.replay_server.conftest import Valkey, until
+from tests.conftest import wait_until
+from tests.replay_server.conftest import Valkey
 from tests.replay_server.peers import ROOT, Peers, Server, stored
 from tests.replay_server.runs import DTYPE, make_run, numbers
 
@@ -93,7 +94,7 @@ def test_a_restarted_server_spans_steps_and_knows_old_places_no_more(
     server.start()
     learner.open()
     learner.client.send(Priorities(30), batch[-30 * SAMPLE_INFO.itemsize :])
-    until(lambda: server.status().late_priorities == 30, "the late errors")
+    wait_until(lambda: server.status().late_priorities == 30, "the late errors")
 
 
 def test_the_ratio_is_held_between_processes(make_server: MakeServer, connect: Connect) -> None:
@@ -119,7 +120,7 @@ def test_a_killed_server_has_everything_it_acknowledged(
     learner, actors = peers.learner(OPEN_RUN), [peers.actor(OPEN_RUN, name) for name in "abc"]
     learner.open()
     for goal in (40, 80, 120):
-        until(lambda goal=goal: _turn(actors, goal) > goal * 2, "chunks under way")  # type: ignore[misc]
+        wait_until(lambda goal=goal: _turn(actors, goal) > goal * 2, "chunks under way")  # type: ignore[misc]
         server.end(signal.SIGKILL)
         acknowledged = {actor.name: actor.acked for actor in actors}
         server.start()
@@ -144,9 +145,9 @@ def test_redis_killed_and_restarted_while_chunks_flow(
     for actor in actors:
         actor.deliver(20)
     valkey.kill()
-    until(lambda: _turn(actors, 100) and server.status().unacknowledged_chunks, "the failure", 5.0)
-    until(lambda: "Redis" in "".join(server.status().waiting), "the reason", 5.0)
-    until(lambda: server.get("/readyz")[0] == 503, "not ready", 5.0)
+    wait_until(lambda: _turn(actors, 100) and server.status().unacknowledged_chunks, "the failure")
+    wait_until(lambda: "Redis" in "".join(server.status().waiting), "the reason")
+    wait_until(lambda: server.get("/readyz")[0] == 503, "not ready")
     # Batches are served from RAM all the while, and what waits for Redis is bounded.
     assert len(numbers(bytes(learner.draw(8)))) == 8
     assert server.status().unacknowledged_chunks <= 16
@@ -237,7 +238,7 @@ def test_it_ends_within_seconds_when_redis_is_gone(make_server: MakeServer, conn
     actor = peers.actor(OPEN_RUN)
     actor.deliver(1)
     valkey.kill()
-    until(lambda: actor.turn(9) or server.status().unacknowledged_chunks, "a chunk that waits for Redis")
+    wait_until(lambda: actor.turn(9) or server.status().unacknowledged_chunks, "a chunk that waits for Redis")
     started = time.monotonic()
     assert server.end(signal.SIGTERM) == 0
     assert time.monotonic() - started < 5.0
@@ -281,7 +282,7 @@ def test_neither_torch_nor_an_environment_is_imported() -> None:
 
 def run_command(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "replay_server", "--metrics-port", "0", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def _turn(actors: list, most: int) -> int:  # type: ignore[type-arg]

@@ -20,6 +20,7 @@ from common.worlds import scenarios
 from common.worlds.families import FAMILIES
 from shoal.cli import SECTIONS, shoal
 from shoal.commands.train.cli import OPTION_GROUPS, train
+from tests.conftest import PATIENCE_S
 from tests.shoal.test_import import ROOT
 
 
@@ -56,9 +57,7 @@ def test_the_group_alone_imports_no_command() -> None:
         "shoal.main(['--help'], standalone_mode=False)\n"
         "print([name for name in sys.modules if name.startswith('shoal.commands.')], file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
 
 
@@ -150,11 +149,13 @@ def test_a_run_whose_terminal_is_gone_ends_and_says_how_to_resume(tmp_path: Path
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever runs the tests may ignore hangups, as `nohup` does, and the command would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509
     )
     with process:
-        eventually((run / "logs" / "actor.log").exists, "its processes", within_s=60)
+        eventually((run / "logs" / "actor.log").exists, "its processes")
         process.send_signal(signal.SIGHUP)
-        out, err = process.communicate(timeout=40)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out) == (129, "")
     assert f"stopped; resume with: shoal train --resume --actors 1 --copies 32 --run {run}" in err
     assert "Traceback" not in err

@@ -27,7 +27,6 @@ def build(kind: str, source: Path, out: Path) -> Path:
         cwd=source,
         capture_output=True,
         text=True,
-        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr

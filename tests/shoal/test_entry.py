@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.process.children.python_command import module_command
+from tests.conftest import PATIENCE_S
 from tests.shoal.test_import import ROOT
 
 OWN = ("actor_node", "common", "deploy", "learner_node", "replay_server", "shoal")
@@ -95,9 +96,7 @@ def bin_directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 def run(line: list[str | Path], cwd: Path, *, python_path: Path | str = "") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(python_path)}
-    return subprocess.run(
-        list(map(str, line)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=110, check=False
-    )
+    return subprocess.run(list(map(str, line)), cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
@@ -209,5 +208,5 @@ def test_ctrl_c_while_the_command_is_imported_is_quiet(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "importing\n"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out, err) == (130, "", "")

@@ -28,7 +28,6 @@ def python(code: str, *arguments: str, cwd: Path = ROOT, **environment: str) -> 
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
-        timeout=100,
         check=False,
     )
 

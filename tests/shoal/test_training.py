@@ -23,7 +23,9 @@ from common.run.open_run import RunOptions
 from deploy.local.config import TrainConfig
 from shoal.cli import shoal as shoal_command
 from shoal.training import ResumeOptions, _settings_by_section
+from tests.conftest import PATIENCE_S
 from tests.shoal.test_import import ROOT, run
+from tests.system.conftest import status_at
 
 __all__ = ["run"]
 
@@ -218,7 +220,6 @@ def test_a_script_without_a_guarded_main_part_trains_in_a_thread_that_ends(tmp_p
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=110,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
@@ -235,6 +236,12 @@ except KeyboardInterrupt:
     print("interrupted", signal.getsignal(signal.SIGINT) is signal.default_int_handler, flush=True)
 print(shoal.Run(sys.argv[1]).finished, flush=True)
 """
+
+
+def learns(run: Path) -> bool:
+    """Whether the learner of a run has reported an update."""
+    status = status_at(f"ipc://{run.resolve()}/sockets/replay")
+    return status is not None and status.learner is not None and status.learner.updates > 0
 
 
 @pytest.mark.system
@@ -254,10 +261,10 @@ def test_a_signal_ends_a_run_in_seconds_and_is_the_callers(
         text=True,
     )
     with process:
-        eventually((tmp_path / "run" / "policy.safetensors").exists, "the first checkpoint", within_s=80)
+        eventually(lambda: learns(tmp_path / "run"), "updates")
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert out == said, err
     assert "stopped; resume with: shoal train --resume" in err
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

@@ -85,6 +85,7 @@ ROWS = {
         (
             "algorithm.name=iddpg",
             "algorithm.engine=stacked",
+            "network.activation=leaky_relu",
             *NORMALISED,
             "replay.priority_exponent=0.6",
             "replay.importance_exponent=0.5",
@@ -107,16 +108,16 @@ ROWS = {
     ),
     "masac": Row(
         "simple_spread",
-        ("algorithm.name=masac", "algorithm.initial_temperature=0.02", *NORMALISED),
+        ("algorithm.name=masac", "algorithm.initial_temperature=0.02", "network.activation=gelu", *NORMALISED),
     ),
     "isac, discrete": Row("simple_tag", (DISCRETE, "algorithm.name=isac", "algorithm.entropy_target=0.4")),
     "masac against maddpg": Row("simple_tag", ("algorithm.name='adversary=masac,agent=maddpg'",)),
-    "hatd3": Row("simple_spread", ("algorithm.name=hatd3", "algorithm.smoothing=0.1")),
+    "hatd3": Row("simple_spread", ("algorithm.name=hatd3", "algorithm.smoothing=0.1", "network.activation=elu")),
     "hasac, discrete, against masac": Row(
         "simple_tag",
         (DISCRETE, "algorithm.name='adversary=hasac,agent=masac'", "algorithm.side_learning_rates={agent = 0.5}"),
     ),
-    "facmac": Row("simple_spread", ("algorithm.name=facmac",)),
+    "facmac": Row("simple_spread", ("algorithm.name=facmac", "network.activation=silu")),
     "facmac against hasac": Row("simple_tag", ("algorithm.name='adversary=facmac,agent=hasac'",)),
     "hasac": Row("simple_spread", ("algorithm.name=hasac",)),
     "m3ddpg": Row("simple_tag", ("algorithm.name=m3ddpg", "algorithm.perturbation=0.01")),
@@ -162,6 +163,7 @@ ROWS = {
             *NORMALISED,
         ),
     ),
+    "weight norm": Row("simple_tag", ("network.critic_weight_norm=true", "algorithm.name=matd3")),
     "layer norm": Row(
         "simple_tag",
         (
@@ -195,7 +197,6 @@ ROWS = {
     "distributions": Row(
         "simple_spread", ("algorithm.critic_loss=hl_gauss", "replay.priority_exponent=0.6", "replay.n_step=2")
     ),
-    **{name: Row("simple_spread", (f"network.activation={name}",)) for name in ("leaky_relu", "elu", "gelu", "silu")},
     "off the ratio, discrete, a ladder": Row(
         "simple_speaker_listener",
         (

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from common.wire.messages import Status
-from tests.system.conftest import until
+from tests.conftest import wait_until
 from tests.system.engine import Engine, run
 from tests.system.standins import ROOT
 
@@ -103,9 +103,9 @@ class Project:
         except (RuntimeError, ValueError):
             return None
 
-    def trains_on(self, timeout_s: float = 120.0) -> Status:
+    def trains_on(self) -> Status:
         """Waits until learner and actors have got further, and returns the status."""
-        before = until(self.status, timeout_s, "a status")
+        before = wait_until(self.status, "a status")
         updates = before.learner.updates if before.learner else 0
 
         def further() -> Status | None:
@@ -115,7 +115,7 @@ class Project:
             # A learner that began anew since counts from its checkpoint.
             return status if status.learner.updates >= updates + 50 else None
 
-        return until(further, timeout_s, "training to go on")
+        return wait_until(further, "training to go on")
 
     # ---- breaking --------------------------------------------------------------------------------------------------
 

@@ -7,10 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import psutil
 import pytest
@@ -20,9 +18,8 @@ from common.errors import PeerError
 from common.wire.client import Client
 from common.wire.keys import Keys
 from common.wire.messages import Status, StatusRequest
+from tests.conftest import wait_until
 from tests.replay_server.conftest import make_valkey  # noqa: F401  (a fixture)
-
-T = TypeVar("T")
 
 MODULES = {"shoal": "shoal", "replay": "replay_server", "learner": "learner_node", "actor": "actor_node"}
 
@@ -52,7 +49,7 @@ class Commands:
         self.processes.append(process)
         return process
 
-    def run(self, command: str, *arguments: object, timeout_s: float = 60.0) -> tuple[int, str, str]:
+    def run(self, command: str, *arguments: object, timeout_s: float = 240.0) -> tuple[int, str, str]:
         """Runs a command to its end and returns exit code, stdout and stderr."""
         done = subprocess.run(
             [sys.executable, "-m", MODULES[command], *map(str, arguments)],
@@ -92,16 +89,6 @@ def log_of(process: subprocess.Popen[bytes]) -> str:
     return text
 
 
-def until(predicate: Callable[[], T | None], timeout_s: float, what: str) -> T:
-    """Returns the first true value of the predicate; fails the test when there is none in time."""
-    give_up_at = time.monotonic() + timeout_s
-    while time.monotonic() < give_up_at:
-        if value := predicate():
-            return value
-        time.sleep(0.05)
-    pytest.fail(f"{what}: not within {timeout_s:g} s")
-
-
 def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """Returns the living descendants of a process."""
     try:
@@ -110,7 +97,7 @@ def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return []
 
 
-def one(process: subprocess.Popen[bytes], word: str, *, timeout_s: float = 30.0) -> psutil.Process:
+def one(process: subprocess.Popen[bytes], word: str) -> psutil.Process:
     """Returns a living descendant whose command line has the word."""
 
     def find() -> psutil.Process | None:
@@ -122,7 +109,7 @@ def one(process: subprocess.Popen[bytes], word: str, *, timeout_s: float = 30.0)
                 continue
         return None
 
-    return until(find, timeout_s, f"a process with {word!r} in its command line")
+    return wait_until(find, f"a process with {word!r} in its command line")
 
 
 def alive(pid: int) -> bool:

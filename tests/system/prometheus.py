@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.parse
@@ -19,9 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.conftest import free_port, wait_until
 from tests.deploy.exported_metrics import PROMETHEUS
-
-from .conftest import until
 
 PROGRAMS = ("prometheus", "promtool")
 INSTALL = "needs prometheus and promtool (Debian: apt-get install --no-install-recommends prometheus)"
@@ -61,8 +59,7 @@ class Prometheus:
         self, directory: Path, targets: Mapping[str, Sequence[str]], file: str = "prometheus.yml", *, own: bool = False
     ) -> None:
         """own: whether the targets are those that the file names itself."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         config = yaml.safe_load((PROMETHEUS / file).read_text())
         assert {job["job_name"] for job in config["scrape_configs"]} == {*targets, "prometheus"}
@@ -88,7 +85,7 @@ class Prometheus:
                 stdout=log,
                 stderr=log,
             )
-        until(self._is_ready, 30, f"Prometheus answers; its log: {self.log}")
+        wait_until(self._is_ready, f"Prometheus answers; its log: {self.log}")
 
     def close(self) -> None:
         self._process.kill()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -18,13 +17,11 @@ from shoal.commands.audit.delivery_check import AuditResult, check_deliveries
 from shoal.commands.audit.ledger import read_ledger
 from tests.actor_node.conftest import made_processes
 from tests.actor_node.processes import MinimalLearner, Node, Processes, Started
-from tests.conftest import wait_until
+from tests.conftest import free_port, wait_until
 from tests.replay_server.conftest import Valkey
 
 ROWS = 64
 """Transitions of a chunk."""
-PATIENCE_S = 120.0
-"""What is waited for on a machine that has other work; how long it took is told, not tried."""
 
 
 class Site:
@@ -64,11 +61,11 @@ class Site:
             return self.processes.status().inserts
         return None
 
-    def more(self, rows: int = 1, within_s: float = PATIENCE_S) -> float:
+    def more(self, rows: int = 1) -> float:
         """Waits until so many transitions more have come; returns the seconds."""
         began = time.monotonic()
-        before = wait_until(lambda: (self.inserts() or 0) + 1, "an answer", within_s=within_s)
-        wait_until(lambda: (self.inserts() or 0) + 1 >= before + rows, f"{rows} transitions more", within_s=within_s)
+        before = wait_until(lambda: (self.inserts() or 0) + 1, "an answer")
+        wait_until(lambda: (self.inserts() or 0) + 1 >= before + rows, f"{rows} transitions more")
         return time.monotonic() - began
 
     def kill(self, started: Started) -> None:
@@ -96,12 +93,6 @@ def made_site(
         if tcp:
             processes.replay_url = f"tcp://127.0.0.1:{free_port()}"
         yield Site(processes, valkey, level, **replay)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def told(record: Callable[[str, object], None], **figures: object) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Commands
+from common.process import command as command_line
+from shoal.cli import shoal
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(60)]
+from .conftest import Commands
 
 
 @pytest.fixture(autouse=True)
@@ -18,28 +19,57 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
+def assert_one_line(command: str, out: str, err: str, words: list[str]) -> None:
+    assert "Traceback" not in err
+    last = [line for line in err.splitlines() if line.strip()][-1]
+    assert last.startswith(f"{command}: ")
+    for word in words:
+        assert word in last
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "simple_sprd"], ["simple_sprd", "simple_spread"]),
+        (["train"], ["shoal scenarios"]),
+        (["train", "simple_spread", "--actorss", "2"], ["--actorss", "--actors"]),
+        (["train", "simple_spread", "--actors", "0"], ["--actors", "0", ">= 1"]),
+        (["train", "simple_spread", "--actors", "two"], ["two", "--actors"]),
+        (["train", "simple_spread", "--time", "5 parsecs"], ["5 parsecs", "5m"]),
+        (["train", "simple_spread", "--set", "world.N=x"], ["N", "x"]),
+        (["train", "simple_spread", "--set", "world.M=3"], ["M", "local_ratio"]),
+        (["train", "simple_spread", "--set", "replay.capcity=3"], ["capcity", "capacity"]),
+        (["train", "simple_spread", "--set", "replay.capacity"], ["replay.capacity", "section.key=value"]),
+        (["train", "simple_spread", "--set", "replay.batch=many"], ["replay.batch", "many"]),
+        (["train", "simple_spread", "--algorithm", "ppo"], ["ppo", "maddpg"]),
+        (["train", "simple_spread", "--preset", "slow"], ["slow", "fast"]),
+        (["train", "--resume"], ["--run"]),
+        (["train", "--resume", "--run", "nowhere"], ["nowhere", "run.toml"]),
+        (["status", "--replay", "nonsense"], ["nonsense", "tcp://"]),
+    ],
+    ids=" ".join,
+)
+def test_one_line_of_the_command_in_this_process(
+    arguments: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command_line.run(shoal, "shoal", arguments) == 2
+    assert_one_line("shoal", *capsys.readouterr(), words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("command", "arguments", "code", "words"),
     [
-        ("shoal", ["train", "simple_sprd"], 2, ["simple_sprd", "simple_spread"]),
-        ("shoal", ["train"], 2, ["shoal scenarios"]),
-        ("shoal", ["train", "simple_spread", "--actorss", "2"], 2, ["--actorss", "--actors"]),
-        ("shoal", ["train", "simple_spread", "--actors", "0"], 2, ["--actors", "0", ">= 1"]),
-        ("shoal", ["train", "simple_spread", "--actors", "two"], 2, ["two", "--actors"]),
-        ("shoal", ["train", "simple_spread", "--time", "5 parsecs"], 2, ["5 parsecs", "5m"]),
-        ("shoal", ["train", "simple_spread", "--set", "world.N=x"], 2, ["N", "x"]),
-        ("shoal", ["train", "simple_spread", "--set", "world.M=3"], 2, ["M", "local_ratio"]),
-        ("shoal", ["train", "simple_spread", "--set", "replay.capcity=3"], 2, ["capcity", "capacity"]),
-        ("shoal", ["train", "simple_spread", "--set", "replay.capacity"], 2, ["replay.capacity", "section.key=value"]),
-        ("shoal", ["train", "simple_spread", "--set", "replay.batch=many"], 2, ["replay.batch", "many"]),
-        ("shoal", ["train", "simple_spread", "--algorithm", "ppo"], 2, ["ppo", "maddpg"]),
-        ("shoal", ["train", "simple_spread", "--preset", "slow"], 2, ["slow", "fast"]),
-        ("shoal", ["train", "--resume"], 2, ["--run"]),
-        ("shoal", ["train", "--resume", "--run", "nowhere"], 2, ["nowhere", "run.toml"]),
         ("shoal", ["train", "simple_spread", "--gpu", "--time", "1s"], 2, ["CUDA", "--gpu"]),
         ("shoal", ["evaluate", "nowhere"], 2, ["nowhere", "run.toml"]),
         ("shoal", ["status", "--replay", "tcp://127.0.0.1:1"], 3, ["tcp://127.0.0.1:1"]),
-        ("shoal", ["status", "--replay", "nonsense"], 2, ["nonsense", "tcp://"]),
         (
             "replay",
             ["--redis", "redis://127.0.0.1:1", "--redis-wait", "1", "--metrics-port", "0", "--bind", "ipc://r"],
@@ -66,14 +96,10 @@ def test_one_line_and_the_exit_code(
     found, out, err = commands.run(command, *arguments)
 
     assert found == code, err
-    assert "Traceback" not in err
-    last = [line for line in err.splitlines() if line.strip()][-1]
-    assert last.startswith(f"{command}: ")
-    for word in words:
-        assert word in last
-    assert out == ""
+    assert_one_line(command, out, err, words)
 
 
+@pytest.mark.system
 def test_unknown_toml_key(commands: Commands, tmp_path: Path) -> None:
     file = tmp_path / "shoal.toml"
     file.write_text("actor = 3\n")
@@ -81,6 +107,7 @@ def test_unknown_toml_key(commands: Commands, tmp_path: Path) -> None:
     assert (code, "actors" in err, str(file) in err) == (2, True, True)
 
 
+@pytest.mark.system
 def test_unknown_toml_setting(commands: Commands, tmp_path: Path) -> None:
     file = tmp_path / "shoal.toml"
     file.write_text("[replay]\ncapcity = 3\n")
@@ -88,6 +115,7 @@ def test_unknown_toml_setting(commands: Commands, tmp_path: Path) -> None:
     assert (code, "replay.capcity" in err, "capacity" in err) == (2, True, True)
 
 
+@pytest.mark.system
 def test_a_directory_that_holds_another_run(commands: Commands, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
@@ -96,6 +124,7 @@ def test_a_directory_that_holds_another_run(commands: Commands, tmp_path: Path) 
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("command", ["replay", "actor"])
 def test_a_port_in_use(commands: Commands, command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -20,9 +20,10 @@ from common.run.players import ALGORITHMS, parse_algorithms
 from common.run.presets import PRESETS
 from common.run.run import RunSpec
 from common.wire.messages import Status
+from tests.conftest import PATIENCE_S, wait_until
 
 from .choices import ROWS
-from .conftest import Commands, family, log_of, status_at, until
+from .conftest import Commands, family, log_of, status_at
 
 SECTIONS = [name for name, kind in get_type_hints(RunSpec).items() if hasattr(kind, "__struct_fields__")]
 UPDATES = 20
@@ -57,7 +58,6 @@ def test_every_preset_and_every_algorithm_alone_and_by_side_is_chosen() -> None:
 
 
 @pytest.mark.system
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", ROWS)
 def test_it_trains(commands: Commands, tmp_path: Path, name: str) -> None:
     row, run = ROWS[name], tmp_path / "run"
@@ -76,7 +76,7 @@ def test_it_trains(commands: Commands, tmp_path: Path, name: str) -> None:
         )
         return status if acting else None
 
-    status = until(learned, 60, "updates, and actors with weights that were learned")
+    status = wait_until(learned, "updates, and actors with weights that were learned")
     assert math.isfinite(status.policy_lag)
     assert status.run is not None
     assert status.run.spec == msgspec.structs.replace(row.spec, budget=status.run.spec.budget)
@@ -85,5 +85,5 @@ def test_it_trains(commands: Commands, tmp_path: Path, name: str) -> None:
     assert math.isfinite(status.learner.critic_loss)
     assert not status.rejected
     train.send_signal(signal.SIGTERM)
-    assert train.wait(60) == 0, log_of(train)
+    assert train.wait(PATIENCE_S) == 0, log_of(train)
     assert family(train) == []

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import wait_until
 from tests.system import engine as engines
 from tests.system.compose_project import ROLES, SERVICES, Farewell, Project
-from tests.system.conftest import until
 
 pytestmark = [pytest.mark.system, pytest.mark.engine, pytest.mark.timeout(2_400)]
 
@@ -92,9 +92,9 @@ def test_shoals_user_module_is_the_last_layer_of_each_image(project: Project) ->
 def test_it_comes_up_healthy_trains_and_is_evaluated_from_inside(project: Project) -> None:
     project.up()
     for service in SERVICES:
-        until(lambda name=service: project.healthy(project.one(name)), 120, f"{service} to be healthy")
+        wait_until(lambda name=service: project.healthy(project.one(name)), f"{service} to be healthy")
     project.trains_on()
-    until(lambda: "policy.safetensors" in project.sh(project.one("learner"), "ls /runs/spread"), 60, "a checkpoint")
+    wait_until(lambda: "policy.safetensors" in project.sh(project.one("learner"), "ls /runs/spread"), "a checkpoint")
 
     out = project.compose("run", "--rm", "shoal", "evaluate", "/runs/spread", "--episodes", 20, "--json")
 
@@ -144,14 +144,14 @@ def test_redis_is_the_replay_servers_alone(running: Project) -> None:
 
 
 def test_actors_come_and_go_while_it_trains_and_nothing_is_lost(running: Project, tmp_path: Path) -> None:
-    inserts = [until(running.status, 30, "a status").inserts]
+    inserts = [wait_until(running.status, "a status").inserts]
     for count in (2, 4, 1):
         leaving = [Farewell(running.engine, c, tmp_path / f"{count}-{c}.log") for c in running.containers("actor")]
 
         running.up("--scale", f"actor={count}")
 
         assert len(running.containers("actor")) == count
-        until(lambda n=count: (s := running.status()) and s.actor_count == 2 * n, 60, f"{2 * count} workers")
+        wait_until(lambda n=count: (s := running.status()) and s.actor_count == 2 * n, f"{2 * count} workers")
         inserts.append(running.trains_on().inserts)
         gone = [farewell for farewell in leaving if farewell.ended]
         assert len(gone) == max(0, len(leaving) - count)
@@ -160,20 +160,20 @@ def test_actors_come_and_go_while_it_trains_and_nothing_is_lost(running: Project
             assert "not acknowledged" not in log
         for farewell in leaving:
             farewell.leave()
-    status = until(running.status, 30, "a status")
+    status = wait_until(running.status, "a status")
     assert (status.rejected, status.duplicate_chunks, status.last_error) == ({}, 0, "")
     assert all(earlier < later for earlier, later in itertools.pairwise(inserts))
 
 
 @pytest.mark.parametrize("service", ["actor", "learner", "replay", "redis", "prometheus"])
 def test_a_killed_container_comes_back_and_training_goes_on(running: Project, service: str) -> None:
-    before, container = until(running.status, 30, "a status"), running.one(service)
+    before, container = wait_until(running.status, "a status"), running.one(service)
     starts = running.inspect(container)["RestartCount"]
 
     running.kill(container)
 
-    until(lambda: running.inspect(container)["RestartCount"] > starts, 60, "the engine to start it again")
-    until(lambda: running.healthy(container), 120, f"{service} to be healthy again")
+    wait_until(lambda: running.inspect(container)["RestartCount"] > starts, "the engine to start it again")
+    wait_until(lambda: running.healthy(container), f"{service} to be healthy again")
     after = running.trains_on()
     assert after.run == before.run
     # Redis' own death costs at most what came in two seconds, the others' nothing that was acknowledged.
@@ -183,12 +183,12 @@ def test_a_killed_container_comes_back_and_training_goes_on(running: Project, se
 
 @pytest.mark.parametrize("service", ["actor", "learner", "replay"])
 def test_a_cut_network_is_told_and_heals(running: Project, service: str) -> None:
-    before = until(running.status, 30, "a status")
+    before = wait_until(running.status, "a status")
     starts = [running.inspect(running.one(role))["RestartCount"] for role in ROLES]
 
     running.disconnect(service)
     try:
-        cut = until(lambda: _standing_still(running, service), 60, "the cut to be noticed")
+        cut = wait_until(lambda: _standing_still(running, service), "the cut to be noticed")
     finally:
         running.connect(service)
 
@@ -232,7 +232,7 @@ def test_prometheus_scrapes_every_role(running: Project) -> None:
         seen = running.engine.docker("exec", prometheus, *query)
         return seen if all(f'job="{role}"}} => 1' in seen for role in ROLES) else None
 
-    until(targets, 90, "all roles to be scraped")
+    wait_until(targets, "all roles to be scraped")
     address = running.compose("port", "prometheus", 9090).strip()
     assert address.startswith("127.0.0.1:"), "published on this machine's own address only"
     with urllib.request.urlopen(f"http://{address}/-/healthy", timeout=10) as answer:
@@ -243,8 +243,8 @@ def test_a_finished_run_stays_finished_until_it_gets_more_time(running: Project)
     running.up(SHOAL_TIME="5s")
     learner = running.one("learner")
     for times in (1, 2):
-        until(lambda n=times: running.logs(learner).count("the run is done") == n, 90, "the run's end")
-        until(lambda: running.healthy(learner), 60, "a healthy learner that is done")
+        wait_until(lambda n=times: running.logs(learner).count("the run is done") == n, "the run's end")
+        wait_until(lambda: running.healthy(learner), "a healthy learner that is done")
         running.engine.docker("restart", learner)
     evaluate = ("exec", "-T", "learner", "shoal", "evaluate", "spread", "--episodes", 5, "--json")
     assert json.loads(running.compose(*evaluate))["updates"] > 0
@@ -255,7 +255,7 @@ def test_a_finished_run_stays_finished_until_it_gets_more_time(running: Project)
 
 
 def test_it_ends_cleanly_within_its_grace_and_goes_on(running: Project) -> None:
-    before = until(running.status, 30, "a status")
+    before = wait_until(running.status, "a status")
     began = time.monotonic()
     running.compose("stop")
     took_s = time.monotonic() - began

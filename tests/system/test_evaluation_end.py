@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Commands, family, log_of, until
+from tests.conftest import PATIENCE_S, wait_until
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+from .conftest import Commands, family, log_of
+
+pytestmark = pytest.mark.system
 
 WALK = "pettingzoo:tests.actor_node.play_worlds"
 SMALL = ("--actors", 1, "--copies", 4, "--steps", 3000, "--redis", "none", "--no-film")
@@ -20,7 +22,7 @@ SOON = ("--set", "replay.min_size=500", "--set", "exploration.random_steps=200",
 def test_episodes_without_end_are_cut_off_in_the_final_evaluation(commands: Commands, tmp_path: Path) -> None:
     run = tmp_path / "run"
     limits = ("--max-episode-steps", 9, "--episodes", 6, "--json")
-    code, out, err = commands.run("shoal", "train", WALK, *SMALL, *SOON, *limits, "--run", run, timeout_s=120)
+    code, out, err = commands.run("shoal", "train", WALK, *SMALL, *SOON, *limits, "--run", run)
     assert code == 0, err
     result = json.loads(out)
     assert (result["episodes"], result["truncated_episodes"], result["length_mean"]) == (6, 6, 9.0)
@@ -30,9 +32,9 @@ def test_an_interrupted_evaluation_leaves_the_report(commands: Commands, tmp_pat
     run = tmp_path / "run"
     endless = ("--max-episode-steps", 1_000_000_000, "--episodes", 20)
     train = commands.start("shoal", "train", WALK, *SMALL, *SOON, *endless, "--run", run)
-    until(lambda: "evaluating" in log_of(train), 120, "the evaluation")
+    wait_until(lambda: "evaluating" in log_of(train), "the evaluation")
     train.send_signal(signal.SIGINT)
-    assert train.wait(60) == 130, log_of(train)
+    assert train.wait(PATIENCE_S) == 130, log_of(train)
     said = log_of(train)
     assert "evaluation stopped after 0 episodes" in said
     assert f"shoal evaluate {run}" in said.replace("\n", "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from pathlib import Path
 
@@ -12,10 +11,11 @@ import pytest
 from common.run.directory import RunDirectory
 from common.run.evaluations import read_evaluations
 from common.wire.messages import EvaluationReport
+from tests.conftest import PATIENCE_S, wait_until
 
-from .conftest import Commands, family, log_of, one, status_at, until
+from .conftest import Commands, family, log_of, one, status_at
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.system
 
 SMALL = ("--actors", 1, "--copies", 8, "--redis", "none", "--no-film", "--set", "replay.min_size=256")
 OFTEN = ("--set", "evaluation.share_of_time=1", "--set", "evaluation.times=8", "--set", "evaluation.episodes=10")
@@ -34,15 +34,15 @@ def test_a_run_is_evaluated_while_it_trains_and_survives_kill_9_of_the_evaluator
         status = status_at(endpoint)
         return status.learner.evaluation if status and status.learner else None
 
-    first = until(newest, 90, "the first evaluation in the status")
+    first = wait_until(newest, "the first evaluation in the status")
     assert first.episodes == 10
     assert first.best_return >= first.return_mean
     evaluator = one(train, "evaluator_process")
     environ = evaluator.environ()
     assert environ["OPENBLAS_NUM_THREADS"] == "1"
     assert not any("torch" in each.path for each in evaluator.memory_maps())
-    os.kill(evaluator.pid, signal.SIGKILL)
-    assert train.wait(120) == 0, log_of(train)
+    evaluator.kill()
+    assert train.wait(PATIENCE_S) == 0, log_of(train)
     assert family(train) == []
 
     found = read_evaluations(RunDirectory(run).evaluations_file)
@@ -63,8 +63,8 @@ def test_ctrl_c_does_not_wait_for_an_evaluation_and_leaves_no_process(commands: 
     world = ("--set", "world.step_s=0.2", "--set", "evaluation.share_of_time=1", "--set", "evaluation.episodes=1000")
     run = tmp_path / "run"
     train = commands.start("shoal", "train", slow, *SMALL, *world, "--time", "5m", "--run", run)
-    one(train, "evaluator_process", timeout_s=90)
+    one(train, "evaluator_process")
     train.send_signal(signal.SIGINT)
-    assert train.wait(60) == 130, log_of(train)
+    assert train.wait(PATIENCE_S) == 130, log_of(train)
     assert "Traceback" not in log_of(train)
-    until(lambda: not family(train), 10, "the end of all processes")
+    wait_until(lambda: not family(train), "the end of all processes")

@@ -15,10 +15,10 @@ import pytest
 
 from replay_server.sessions.session import LEASE_S
 from tests.actor_node.processes import Node
-from tests.conftest import wait_until
+from tests.conftest import PATIENCE_S, wait_until
 from tests.replay_server.conftest import Valkey
 
-from .site import PATIENCE_S, ROWS, kept, made_site, told
+from .site import ROWS, kept, made_site, told
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
@@ -41,7 +41,6 @@ def kill_a_worker(node: Node, rng: random.Random) -> float:
     wait_until(
         lambda: len(delays_s(node)) > restarts and len(node.workers()) >= len(workers),
         "another worker",
-        within_s=PATIENCE_S,
     )
     return time.monotonic() - killed_at - delays_s(node)[-1]
 
@@ -80,7 +79,7 @@ def test_workers_killed(make_valkey: MakeValkey, record_property: Record) -> Non
     with made_site(make_valkey) as site:
         site.begin()
         node = site.node(5)
-        wait_until(lambda: len(site.processes.status().actors) == 5, "five actors", within_s=PATIENCE_S)
+        wait_until(lambda: len(site.processes.status().actors) == 5, "five actors")
         back: list[float] = []
         for _ in range(kills):
             site.more(rng.randrange(64, 4_000))
@@ -107,9 +106,7 @@ def test_supervisors_killed(make_valkey: MakeValkey, record_property: Record) ->
             workers = node.workers()
             began = time.monotonic()
             site.kill(node)
-            wait_until(
-                lambda workers=workers: all(is_gone(worker) for worker in workers), "no orphans", within_s=PATIENCE_S
-            )
+            wait_until(lambda workers=workers: all(is_gone(worker) for worker in workers), "no orphans")
             gone.append(time.monotonic() - began)
         wait_until(lambda: site.processes.status().actor_count == 0, "no actors left", within_s=LEASE_S + PATIENCE_S)
         told(record_property, kills=kills, **kept(site.audit_result()), orphans_gone_s=max(gone))

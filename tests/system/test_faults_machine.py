@@ -18,7 +18,7 @@ from tests.actor_node.conftest import made_processes
 from tests.conftest import wait_until
 from tests.replay_server.conftest import Valkey
 
-from .site import PATIENCE_S, ROWS, Site, kept, made_site, memory, told
+from .site import ROWS, Site, kept, made_site, memory, told
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
@@ -46,7 +46,7 @@ def test_a_redis_without_memory_stops_the_actors_says_so_and_nothing_is_lost(
         node = site.node(1)
         site.more(500)
         client.config_set("maxmemory", client.info("memory")["used_memory"] + 300_000)
-        wait_until(lambda: "out of memory" in said(site), "the reason", within_s=PATIENCE_S)
+        wait_until(lambda: "out of memory" in said(site), "the reason")
         stood = site.inserts() or 0
         wait_until(lambda: site.processes.status().actors[0].seconds_since_seen < 2, "the actor reports")
         assert (site.inserts() or 0) - stood <= 8 * ROWS, "a window at most is taken in"
@@ -80,7 +80,7 @@ def test_a_full_disk_under_redis_stops_the_actors_until_there_is_room(record_pro
             site = Site(processes, valkey)
             site.begin()
             node = site.node(1)
-            wait_until(lambda: "No space left" in said(site), "the reason", within_s=PATIENCE_S)
+            wait_until(lambda: "No space left" in said(site), "the reason")
             reason = said(site)
             subprocess.run(["mount", "-o", "remount,size=512m", disk], check=True)
             site.more(2_000)
@@ -99,7 +99,7 @@ def test_while_the_learner_is_away_nothing_grows(record_property: Record) -> Non
     with made_site(None, "ram", limit="strict", samples_per_insert=1.0, min_size=1_000) as site:
         site.begin()
         node = site.node(2)
-        wait_until(lambda: "the learner" in said(site), "the reason", within_s=PATIENCE_S)
+        wait_until(lambda: "the learner" in said(site), "the reason")
         # A chunk for which an actor had credit may still be on its way.
         site.replay.logged("none is connected: 10 s so far")
         pids = {"replay": site.replay.process.pid, **{f"worker{i}": w.pid for i, w in enumerate(node.workers())}}
@@ -113,7 +113,7 @@ def test_while_the_learner_is_away_nothing_grows(record_property: Record) -> Non
         began = time.monotonic()
         site.learner.open()
         site.learner.draw(64)
-        wait_until(lambda: (site.inserts() or 0) > (stood or 0), "transitions", within_s=PATIENCE_S)
+        wait_until(lambda: (site.inserts() or 0) > (stood or 0), "transitions")
         told(record_property, going_on_after_s=time.monotonic() - began)
 
 
@@ -136,7 +136,7 @@ def test_a_crowd_that_joins_at_once_has_the_newest_weights_before_it_acts(record
                         joined.setdefault(i, time.monotonic() - began)
                 return len(joined) == crowd
 
-            wait_until(all_joined, "all have run, weights and credit", within_s=PATIENCE_S)
+            wait_until(all_joined, "all have run, weights and credit")
             assert {link.weights.header.version for link in links if link.weights} == {7}
             assert {link.outbox.incarnation for link in links} == {1}
         finally:

@@ -15,7 +15,7 @@ from tests.actor_node.processes import Node
 from tests.conftest import wait_until
 
 from .proxy import Proxy
-from .site import PATIENCE_S, ROWS, Site, kept, made_site, memory, told
+from .site import ROWS, Site, kept, made_site, memory, told
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
@@ -48,7 +48,6 @@ def test_cuts_of_every_kind(record_property: Record) -> None:
                 wait_until(
                     lambda said=said: node.log.count("reconnecting") > said,  # type: ignore[misc]
                     "its notice",
-                    within_s=PATIENCE_S,
                 )
             noticed_s = time.monotonic() - began
             proxy.heal()
@@ -69,7 +68,7 @@ def test_a_cut_of_half_a_minute(record_property: Record, cut: str) -> None:
         assert (site.inserts() or 0) - before <= 2 * 8 * ROWS or cut == "forget"
         proxy.heal()
         told(record_property, again_s=site.more(ROWS))
-        wait_until(lambda: site.processes.status().actor_count == 2, "both actors", within_s=PATIENCE_S)
+        wait_until(lambda: site.processes.status().actor_count == 2, "both actors")
         assert node.end() == 0
         told(record_property, **kept(site.audit_result()))
 
@@ -80,7 +79,7 @@ def test_a_slow_network_slows_the_actors_and_fills_nothing(record_property: Reco
         [worker] = node.workers()
         before, waited = memory(worker.pid), node.metric('waiting_seconds_total{for="credit"}')
         proxy.bytes_per_s, began, forwarded = 1e5, time.monotonic(), proxy.forwarded
-        wait_until(lambda: proxy.forwarded > forwarded + 600_000, "600 kB", within_s=PATIENCE_S)
+        wait_until(lambda: proxy.forwarded > forwarded + 600_000, "600 kB")
         rate = (proxy.forwarded - forwarded) / (time.monotonic() - began)
         grown = memory(worker.pid) - before
         waited = node.metric('waiting_seconds_total{for="credit"}') - waited
@@ -102,7 +101,6 @@ def test_every_flipped_bit_of_a_payload_is_found_and_the_chunk_sent_again(record
             wait_until(
                 lambda count=count: site.processes.status().rejected.get("checksum") == count,  # type: ignore[misc]
                 "a damaged chunk is found",
-                within_s=PATIENCE_S,
             )
             site.more(ROWS)
         assert node.end() == 0
@@ -119,8 +117,8 @@ def test_flipped_bits_anywhere_break_connections_and_nothing_else(record_propert
         proxy.flip_anything = 0.01
         for _ in range(5):
             flipped = proxy.flipped
-            wait_until(lambda flipped=flipped: proxy.flipped > flipped, "a flip", within_s=PATIENCE_S)  # type: ignore[misc]
-            site.more(ROWS, within_s=PATIENCE_S)
+            wait_until(lambda flipped=flipped: proxy.flipped > flipped, "a flip")  # type: ignore[misc]
+            site.more(ROWS)
         proxy.flip_anything = 0.0
         proxy.refuse()
         proxy.heal()

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.conftest import PATIENCE_S
 from tests.system.conftest import Commands, log_of
 
 pytestmark = pytest.mark.system
@@ -85,10 +86,10 @@ def test_a_constructor_that_hangs_is_named_and_does_not_keep_the_command_from_en
 ) -> None:
     process = commands.start(*command, "--set", "world.way=hang", "--run", "run")
     named = r"making one copy of the environment, .*: its constructor has not returned for"
-    eventually(lambda: re.search(named, log_of(process)), "the constructor is named", within_s=40)
+    eventually(lambda: re.search(named, log_of(process)), "the constructor is named")
     asked_at = time.monotonic()
     process.send_signal(number)
-    assert process.wait(10) == code
+    assert process.wait(PATIENCE_S) == code
     assert time.monotonic() - asked_at < 5
     eventually(lambda: all_are_gone(commands.directory), "nothing is left")
     assert not (commands.directory / "run").exists()

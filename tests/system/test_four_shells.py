@@ -9,10 +9,11 @@ import pytest
 
 from common.run.directory import RunDirectory
 from deploy.local.embedded_redis import find_server
+from tests.conftest import PATIENCE_S, wait_until
 
-from .conftest import Commands, log_of, metrics_of, status_at, until
+from .conftest import Commands, log_of, metrics_of, status_at
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.system
 
 ORDERS = [
     ("redis", "replay", "learner", "actor"),
@@ -43,30 +44,31 @@ def test_in_any_order(commands: Commands, tmp_path: Path, order: tuple[str, ...]
     programs = {"redis": find_server()}
     started = {name: commands.start(programs.get(name, name), *arguments[name]) for name in order}
 
-    assert started["learner"].wait(120) == 0, log_of(started["learner"])
+    assert started["learner"].wait(PATIENCE_S) == 0, log_of(started["learner"])
 
     assert RunDirectory(tmp_path / "run").policy_file.exists()
     code, out, err = commands.run("shoal", "evaluate", tmp_path / "run", "--episodes", 10)
     assert code == 0, err
     assert "return S" in out
-    until(lambda: "is finished" in log_of(started["actor"]), 30, "the actors say why they wait")
+    wait_until(lambda: "is finished" in log_of(started["actor"]), "the actors say why they wait")
     for name in ("actor", "replay"):
         assert started[name].poll() is None, log_of(started[name])
         started[name].send_signal(signal.SIGTERM)
-        assert started[name].wait(15) == 0, log_of(started[name])
+        assert started[name].wait(PATIENCE_S) == 0, log_of(started[name])
 
 
 def test_waiting_for_actors_is_no_training(commands: Commands, tmp_path: Path) -> None:
-    arguments = commands_by_hand(tmp_path, redis=False, budget=("--time", "4s"))
+    small = ("--set", "network.policy_hidden=[8]", "--set", "network.critic_hidden=[8]", "--set", "replay.batch=64")
+    arguments = commands_by_hand(tmp_path, redis=False, budget=("--time", "4s", *small))
     commands.start("replay", *arguments["replay"])
     learner = commands.start("learner", *arguments["learner"])
     endpoint = f"ipc://{tmp_path / 'replay'}"
-    until(
-        lambda: (s := status_at(endpoint)) and s.learner and s.learner.waited_s + s.uptime_s > 6, 60, "6 s of waiting"
+    wait_until(
+        lambda: (s := status_at(endpoint)) and s.learner and s.learner.waited_s + s.uptime_s > 6, "6 s of waiting"
     )
     assert learner.poll() is None
 
     commands.start("actor", *arguments["actor"])
 
-    assert learner.wait(60) == 0, log_of(learner)
+    assert learner.wait(PATIENCE_S) == 0, log_of(learner)
     assert int(metrics_of(tmp_path / "run")[-1]["updates"]) > 100  # type: ignore[call-overload]

@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 
 from common.run.directory import RunDirectory
+from tests.conftest import PATIENCE_S, wait_until
 
-from .conftest import Commands, family, kill, log_of, metrics_of, until
+from .conftest import Commands, family, kill, log_of, metrics_of
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.system
 
-STEPS, APART = 48_000, 8_000
+STEPS, APART = 20_000, 4_000
 """The test ends a run by what it has done, which it sees from its milestones: however fast it is, most is left."""
 
 MILESTONES = f"budget.milestone_steps={APART}"
 SETTINGS = ("--lockstep", "--steps", STEPS, "--seed", 7, "--episodes", 20, "--json", "--set", MILESTONES)
+SETTINGS += ("--set", "replay.min_size=2000", "--set", "exploration.random_steps=1000")
 
 
 def start(commands: Commands, run: Path, *more: object) -> subprocess.Popen[bytes]:
@@ -29,7 +31,7 @@ def start(commands: Commands, run: Path, *more: object) -> subprocess.Popen[byte
 
 
 def result(train: subprocess.Popen[bytes]) -> dict[str, Any]:
-    assert train.wait(240) == 0, log_of(train)
+    assert train.wait(2 * PATIENCE_S) == 0, log_of(train)
     line = next(line for line in log_of(train).splitlines() if line.startswith("{"))
     found: dict[str, Any] = json.loads(line[: line.rindex("}") + 1])
     # Their dates differ, and so do which of them fit into their share of the time, and the name of the directory.
@@ -37,17 +39,17 @@ def result(train: subprocess.Popen[bytes]) -> dict[str, Any]:
 
 
 def until_done(run: Path, steps: int) -> None:
-    until((run / "milestones" / f"{steps:010}" / "run.toml").exists, 60, f"{steps:,} environment steps")
+    wait_until((run / "milestones" / f"{steps:010}" / "run.toml").exists, f"{steps:,} environment steps")
 
 
 def test_a_signal_while_the_networks_are_made_ends_the_run_at_once(commands: Commands, tmp_path: Path) -> None:
     run = tmp_path / "run"
     for number, code, what in ((signal.SIGTERM, 0, "simple_spread"), (signal.SIGINT, 130, "--resume")):
         train = start(commands, run, what)
-        until(lambda train=train: "starting in one process" in log_of(train), 60, "the first line of the start")
+        wait_until(lambda train=train: "starting in one process" in log_of(train), "the first line of the start")
         began = time.monotonic()
         train.send_signal(number)
-        assert train.wait(20) == code, log_of(train)
+        assert train.wait(PATIENCE_S) == code, log_of(train)
         assert time.monotonic() - began < 5
         assert f"shoal train --resume --lockstep --actors 2 --copies 32 --threads 1 --run {run}" in log_of(train)
         assert "[0:00]" not in log_of(train)
@@ -65,7 +67,7 @@ def test_one_process_gives_the_same_bits_however_often_it_is_ended(commands: Com
     until_done(parts, APART)
     began = time.monotonic()
     train.send_signal(signal.SIGINT)
-    assert train.wait(20) == 130, log_of(train)
+    assert train.wait(PATIENCE_S) == 130, log_of(train)
     assert time.monotonic() - began < 10
     assert "--resume --lockstep --actors 2 --copies 32" in log_of(train)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.system
 SMALL = ("--steps", "400", "--actors", "1", "--copies", "4", "--episodes", "2", "--no-film")
 SMALL += ("--set", "replay.min_size=256", "--set", "network.policy_hidden=[8]", "--set", "network.critic_hidden=[8]")
 

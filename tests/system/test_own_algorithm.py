@@ -10,11 +10,12 @@ import pytest
 from safetensors import safe_open
 
 from common.policy.file import load_policy
+from tests.conftest import PATIENCE_S
 from tests.docs.pages import blocks
 
 from .conftest import Commands, log_of, metrics_of
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.system
 
 SETTINGS = ("--set", "replay.min_size=500", "--set", "exploration.random_steps=200")
 SETTINGS += ("--set", "network.policy_hidden=[8]", "--set", "network.critic_hidden=[8]", "--set", "replay.batch=64")
@@ -44,7 +45,7 @@ def test_a_run_trains_is_diagnosed_and_resumes(commands: Commands, tmp_path: Pat
     run = tmp_path / "run"
     more = ("--actors", 1, "--redis", "none", "--run", run, *SMALL)
     code, out, err = commands.run(
-        "shoal", "train", "simple_spread", *more, *FORMS[form], "--steps", 2000, "--episodes", 4, timeout_s=240
+        "shoal", "train", "simple_spread", *more, *FORMS[form], "--steps", 2000, "--episodes", 4
     )
     assert code == 0, err
     assert json.loads(out)["episodes"] == 4
@@ -57,19 +58,19 @@ def test_a_run_trains_is_diagnosed_and_resumes(commands: Commands, tmp_path: Pat
         assert spec["algorithm"]["name"] == stored.algorithm.name == "my_algorithms:Hysteretic"
     updates = int(str(metrics_of(run)[-1]["updates"]))
     assert updates > 0
-    code, out, err = commands.run("shoal", "diagnose", run, "--episodes", 10, "--json", timeout_s=240)
+    code, out, err = commands.run("shoal", "diagnose", run, "--episodes", 10, "--json")
     assert code == 0, err
     found = json.loads(out)
     assert [one["player"] for one in found["values"]] == ["agent_0", "agent_1", "agent_2"]
     assert ("critics' layers" in found["skipped"]) == (form == "critic")
-    code, out, err = commands.run("shoal", "report", run, timeout_s=240)
+    code, out, err = commands.run("shoal", "report", run)
     assert code == 0, err
-    code, _, err = commands.run("shoal", "train", "--resume", *more, "--steps", 3000, "--episodes", 0, timeout_s=240)
+    code, _, err = commands.run("shoal", "train", "--resume", *more, "--steps", 3000, "--episodes", 0)
     assert code == 0, err
     assert int(str(metrics_of(run)[-1]["updates"])) > updates
     for name in ("my_nets.py", "my_algorithms.py"):
         (tmp_path / name).unlink()
-    code, _, err = commands.run("shoal", "train", "--resume", *more, "--steps", 4000, "--episodes", 0, timeout_s=180)
+    code, _, err = commands.run("shoal", "train", "--resume", *more, "--steps", 4000, "--episodes", 0)
     assert code == 2, err
     assert "No module named 'my_" in err
     assert "Traceback" not in err
@@ -80,7 +81,7 @@ def test_lockstep_runs_repeat_and_the_classes_change_what_is_learnt(commands: Co
     for name, chosen in {"none": (), "both": FORMS["both"], "again": FORMS["both"]}.items():
         run = tmp_path / name
         options = ("--lockstep", "--actors", 1, "--steps", 1000, "--episodes", 0, "--run", run)
-        code, out, err = commands.run("shoal", "train", "simple_spread", *options, *SMALL, *chosen, timeout_s=180)
+        code, out, err = commands.run("shoal", "train", "simple_spread", *options, *SMALL, *chosen)
         assert code == 0, err
         hashes[name] = json.loads(out)["weights_hash"]
     assert hashes["both"] == hashes["again"] != hashes["none"]
@@ -118,7 +119,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_written(
     else:
         words = ("learner", "--scenario", "simple_spread", "--metrics-port", 0, "--bind", f"ipc://{tmp_path / 'w'}")
         words = (*words, "--replay", f"ipc://{tmp_path / 'r'}", *SETTINGS)
-    code, _, err = commands.run(*words, *options, "--run", tmp_path / "run", timeout_s=180)
+    code, _, err = commands.run(*words, *options, "--run", tmp_path / "run")
     assert code == 2, err
     assert said in err
     assert not (tmp_path / "run").exists()
@@ -136,9 +137,7 @@ def test_a_fault_in_training_ends_the_run_with_its_reason(commands: Commands, tm
         "        return super().critic_loss(td_error, batch, row_weights)\n"
     )
     options = ("--actors", 1, "--redis", "none", "--steps", 3000, "--episodes", 0, "--run", tmp_path / "run")
-    code, _, err = commands.run(
-        "shoal", "train", "simple_spread", *options, *SMALL, "--algorithm", "late:Late", timeout_s=240
-    )
+    code, _, err = commands.run("shoal", "train", "simple_spread", *options, *SMALL, "--algorithm", "late:Late")
     assert code == 1, err
     assert "algorithm.name = 'late:Late': an update: ValueError: ten are enough" in err
     assert "late.py:7 in critic_loss" in err
@@ -151,5 +150,5 @@ def test_processes_that_are_started_by_hand_find_the_module(commands: Commands, 
     options = ("--scenario", "simple_spread", "--run", tmp_path / "run", "--steps", 2_000, *SETTINGS, *FORMS["both"])
     learner = commands.start("learner", "--replay", replay, "--bind", weights, *port, *options)
     commands.start("actor", "--replay", replay, "--weights", weights, *port, "--n", 1)
-    assert learner.wait(120) == 0, log_of(learner)
+    assert learner.wait(PATIENCE_S) == 0, log_of(learner)
     assert int(str(metrics_of(tmp_path / "run")[-1]["updates"])) > 0

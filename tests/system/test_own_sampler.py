@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import PATIENCE_S
 from tests.docs.pages import blocks
 
 from .conftest import Commands, log_of, metrics_of
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.system
 
 SETTINGS = ("--set", "replay.min_size=500", "--set", "exploration.random_steps=200")
 SETTINGS += ("--set", "network.policy_hidden=[8]", "--set", "network.critic_hidden=[8]")
@@ -46,16 +47,14 @@ def test_the_sampler_of_the_page_draws_half_of_a_batch_from_the_newest_tenth(mod
 def test_a_run_trains_and_resumes_with_a_sampler_of_the_users_own(commands: Commands, tmp_path: Path) -> None:
     run = tmp_path / "run"
     more = ("--actors", 1, "--redis", "none", "--run", run, *SMALL)
-    code, out, err = commands.run(
-        "shoal", "train", "simple_spread", *more, *RECENT, "--steps", 2000, "--episodes", 4, timeout_s=120
-    )
+    code, out, err = commands.run("shoal", "train", "simple_spread", *more, *RECENT, "--steps", 2000, "--episodes", 4)
     assert code == 0, err
     assert json.loads(out)["episodes"] == 4
     assert tomllib.loads((run / "run.toml").read_text())["spec"]["replay"]["sampler"] == "my_samplers:Recent"
     updates = metrics_of(run)[-1]["updates"]
     assert isinstance(updates, int)
     assert updates > 0
-    code, _, err = commands.run("shoal", "train", "--resume", *more, "--steps", 3000, "--episodes", 0, timeout_s=120)
+    code, _, err = commands.run("shoal", "train", "--resume", *more, "--steps", 3000, "--episodes", 0)
     assert code == 0, err
     assert int(str(metrics_of(run)[-1]["updates"])) > updates
 
@@ -65,7 +64,7 @@ def test_lockstep_runs_repeat_and_the_sampler_changes_what_is_learnt(commands: C
     hashes = []
     for number, sampler in enumerate((RECENT, RECENT, ())):
         options = ("--lockstep", "--actors", 1, "--steps", 1500, "--episodes", 0, "--run", tmp_path / str(number))
-        code, out, err = commands.run("shoal", "train", "simple_spread", *options, *SMALL, *sampler, timeout_s=60)
+        code, out, err = commands.run("shoal", "train", "simple_spread", *options, *SMALL, *sampler)
         assert code == 0, err
         hashes.append(json.loads(out)["weights_hash"])
     assert hashes[0] == hashes[1] != hashes[2]
@@ -87,7 +86,7 @@ def test_a_fault_of_the_sampler_ends_the_run_with_its_reason(commands: Commands,
     )
     options = ("--actors", 1, "--redis", "none", "--steps", 3000, "--episodes", 0, "--run", tmp_path / "run")
     code, _, err = commands.run(
-        "shoal", "train", "simple_spread", *options, *SMALL, "--set", "replay.sampler=my_samplers:Late", timeout_s=120
+        "shoal", "train", "simple_spread", *options, *SMALL, "--set", "replay.sampler=my_samplers:Late"
     )
     assert code == 1, err
     assert "replay.sampler = 'my_samplers:Late': sample(rng, size=" in err
@@ -110,11 +109,11 @@ def by_hand(commands: Commands, directory: Path, *, servers: int) -> tuple[subpr
 @pytest.mark.usefixtures("module")
 def test_every_one_of_several_replay_servers_has_the_sampler(commands: Commands, tmp_path: Path) -> None:
     learner, *_ = by_hand(commands, tmp_path, servers=2)
-    assert learner.wait(120) == 0, log_of(learner)
+    assert learner.wait(PATIENCE_S) == 0, log_of(learner)
     assert int(str(metrics_of(tmp_path / "run")[-1]["updates"])) > 0
 
 
 def test_a_replay_server_without_the_module_refuses_the_learner(commands: Commands, tmp_path: Path) -> None:
     learner, *_ = by_hand(commands, tmp_path, servers=1)
-    assert learner.wait(60) == 3, log_of(learner)
+    assert learner.wait(PATIENCE_S) == 3, log_of(learner)
     assert "cannot import my_samplers: No module named 'my_samplers'" in log_of(learner)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+from tests.conftest import PATIENCE_S
+
+pytestmark = pytest.mark.system
 
 TINY = ["--quick", "--task", "covert", "--seeds", "1", "--steps", "6000", "--episodes", "20"]
 
@@ -28,7 +30,7 @@ def test_the_papers_tables_are_made_continued_and_reproduced(tmp_path: Path) -> 
         assert "4 of 4 runs to train, 1 in parallel" in first.stderr.readline()
         first.send_signal(signal.SIGINT)
         output = first.stderr.read()
-        assert first.wait(60) == 130, output
+        assert first.wait(PATIENCE_S) == 130, output
         assert "Run the same command to continue." in output
     part = shoal("paper", *TINY, "--run", interrupted, "--part", "1/2")
     assert part.returncode == 0, part.stderr

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Commands, log_of, status_at, until
+from tests.conftest import PATIENCE_S, wait_until
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+from .conftest import Commands, log_of, status_at
+
+pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
 OTHER_BUILD = """
@@ -32,9 +34,9 @@ def test_shoal_train_ends_with_the_reason(commands: Commands, tmp_path: Path) ->
     (patched := tmp_path / "patched").mkdir()
     arguments = ("--time", "5m", "--run", tmp_path / "run", "--actors", 2, "--redis", "none", *SMALL)
     train = commands.start("shoal", "train", "simple_spread", *arguments, env=other_build(patched))
-    until(lambda: refused(f"ipc://{tmp_path}/run/sockets/replay"), 40, "an actor says that it refuses")
+    wait_until(lambda: refused(f"ipc://{tmp_path}/run/sockets/replay"), "an actor says that it refuses")
     refused_at = time.monotonic()
-    assert train.wait(60) == 1, log_of(train)
+    assert train.wait(PATIENCE_S) == 1, log_of(train)
     assert time.monotonic() - refused_at < 30.0
     assert REASON in log_of(train)
     assert "every connected actor" in log_of(train)
@@ -51,14 +53,14 @@ def test_a_learner_by_hand_ends_with_the_reason_and_not_while_one_actor_acts(
     learner = commands.start("learner", "--bind", weights, "--replay", replay, "--metrics-port", 0, *options)
     addresses = ("--replay", replay, "--weights", weights, "--n", 1, "--copies", 4, "--metrics-port", 0)
     right = commands.start("actor", *addresses, "--name", "right")
-    until(lambda: acting(replay), 40, "the right actor acts")
+    wait_until(lambda: acting(replay), "the right actor acts")
     wrong = commands.start("actor", *addresses, "--name", "wrong", env=other_build(patched))
 
-    until(lambda: refused(replay), 30, "the actor of another build says that it refuses")
+    wait_until(lambda: refused(replay), "the actor of another build says that it refuses")
     assert learner.poll() is None
     right.terminate()
-    assert right.wait(30) == 0
-    assert learner.wait(40) == 1, log_of(learner)
+    assert right.wait(PATIENCE_S) == 0
+    assert learner.wait(PATIENCE_S) == 1, log_of(learner)
     assert REASON in log_of(learner)
     assert "Traceback" not in log_of(learner)
     assert wrong.poll() is None

@@ -12,11 +12,12 @@ import pytest
 
 from common.run.directory import RunDirectory
 from common.wire.messages import Status
+from tests.conftest import PATIENCE_S, wait_until
 from tests.replay_server.conftest import Valkey
 
-from .conftest import Commands, kill, log_of, status_at, until
+from .conftest import Commands, kill, log_of, status_at
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.system
 
 SMALL = ("--set", "replay.min_size=500", "--set", "replay.batch=64", "--set", "exploration.random_steps=200")
 KEPT_FOR_LONG = ("--release-after", "10m")
@@ -49,7 +50,7 @@ class Service:
         return RunDirectory(self.directory / name).run.id
 
     def status(self) -> Status:
-        return until(lambda: status_at(self.endpoint), 30, "the replay server answers")
+        return wait_until(lambda: status_at(self.endpoint), "the replay server answers")
 
     def chunks(self) -> int:
         """Returns the number of chunks in Redis."""
@@ -63,7 +64,7 @@ def service(commands: Commands, tmp_path: Path, make_valkey: Callable[..., Valke
 
 def trained(learner: subprocess.Popen[bytes]) -> None:
     """Waits for the end of a learner, which ends when its budget is used."""
-    assert learner.wait(120) == 0, log_of(learner)
+    assert learner.wait(PATIENCE_S) == 0, log_of(learner)
     assert "has not confirmed" not in log_of(learner)
 
 
@@ -79,7 +80,7 @@ def test_a_run_finishes_and_the_next_one_starts_on_the_same_processes(service: S
     code, out, err = service.commands.run("shoal", "status", "--replay", service.endpoint)
     assert code == 0, err
     assert "finished" in out
-    until(lambda: "is finished" in log_of(actor), 30, "the actor says that the run is finished")
+    wait_until(lambda: "is finished" in log_of(actor), "the actor says that the run is finished")
 
     second = service.start_learner("b", "--steps", 2_000, "--set", "replay.capacity=1500")
     trained(second)
@@ -92,13 +93,13 @@ def test_a_run_finishes_and_the_next_one_starts_on_the_same_processes(service: S
     for process in (replay, actor):
         assert process.poll() is None, log_of(process)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0, log_of(process)
+        assert process.wait(PATIENCE_S) == 0, log_of(process)
 
 
 def test_a_finished_run_is_released_also_after_a_kill_and_its_status_stays(service: Service) -> None:
     replay, _ = service.start_replay(*KEPT_FOR_LONG), service.start_actor()
     trained(service.start_learner("a", "--steps", 2_000))
-    stored = until(lambda: (s := service.status()).unacknowledged_chunks == 0 and s, 20, "all is in Redis")
+    stored = wait_until(lambda: (s := service.status()).unacknowledged_chunks == 0 and s, "all is in Redis")
 
     # Killed before the release: nothing is lost, and the run is still finished.
     kill(replay.pid)
@@ -114,12 +115,12 @@ def test_a_finished_run_is_released_also_after_a_kill_and_its_status_stays(servi
     kill(replay.pid)
     replay.wait()
     replay = service.start_replay("--release-after", 0)
-    until(lambda: "released transitions=" in log_of(replay), 30, "the release starts")
+    wait_until(lambda: "released transitions=" in log_of(replay), "the release starts")
     kill(replay.pid)
     replay.wait()
     assert service.chunks() in (0, chunks), "all of one transaction, or nothing"
     replay = service.start_replay("--release-after", 0)
-    until(lambda: service.status().size == 0 and service.chunks() == 0, 30, "everything is released")
+    wait_until(lambda: service.status().size == 0 and service.chunks() == 0, "everything is released")
     gone = service.status()
     assert (gone.run, gone.inserts) == (stored.run, stored.inserts)
     assert gone.learner is not None
@@ -138,12 +139,12 @@ def test_a_finished_run_is_released_also_after_a_kill_and_its_status_stays(servi
 def test_an_abandoned_run_is_discarded_with_fresh_and_only_then(service: Service) -> None:
     replay, _ = service.start_replay(), service.start_actor()
     first = service.start_learner("a", "--time", "10m")
-    until(lambda: (s := service.status()).learner and s.learner.updates > 20 and s, 90, "the first run learns")
+    wait_until(lambda: (s := service.status()).learner and s.learner.updates > 20 and s, "the first run learns")
 
     def refused(name: str, *options: object) -> str:
         """Starts another run, which is refused; returns the log of its learner."""
         learner = service.start_learner(name, "--bind", f"ipc://{service.directory / 'others'}", *options)
-        assert learner.wait(60) == 3, log_of(learner)
+        assert learner.wait(PATIENCE_S) == 3, log_of(learner)
         assert f"of the run {service.run_id('a')}" in log_of(learner)
         return log_of(learner)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,13 +24,14 @@ from shoal.commands.report.run_record import grouped, read_record
 from shoal.commands.train import dashboard
 from shoal.machine_info import record_machine
 from tests.common.examples import random_weights
+from tests.conftest import PATIENCE_S, wait_until
 from tests.shoal.commands.report_runs import evaluate_run, line, make_run, write_lines
 
 from .browser import Browser, find_browser
-from .conftest import Commands, log_of, until
+from .conftest import Commands, log_of, metrics_of
 from .test_train import SMALL
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.system
 
 PHONE, DESK = (390, 844), (1280, 900)
 Size = tuple[int, int]
@@ -284,14 +286,14 @@ def test_a_live_page_takes_new_values_without_reloading_and_becomes_the_report(
     last = "Math.max(...shoalReport.linesOf('s0-return')[0].x)"
     assert browser.evaluate(last) == 100_000
     write_lines(directory, [line(i, 3) for i in range(30)])
-    until(lambda: browser.evaluate(last) == 150_000, 30, "the new values")
+    wait_until(lambda: browser.evaluate(last) == 150_000, "the new values")
     assert browser.evaluate("[opened, document.querySelector('figure details').open]") == [True, True]
     assert browser.evaluate("shoalReport.state.zoom") == [20_000, 60_000]
 
     evaluate_run(directory)
     write_report([directory.path], directory.path / "report.html")
     served.finish(directory.path / "report.html", lambda: False)
-    until(lambda: "42.50" in browser.evaluate("document.querySelector('main').innerText"), 30, "the final report")
+    wait_until(lambda: "42.50" in browser.evaluate("document.querySelector('main').innerText"), "the final report")
     time.sleep(2.5)  # as long as it would take to notice that the server is gone
     assert browser.evaluate("[opened, document.querySelector('#ended') === null]") == [True, True]
     assert browser.evaluate("document.querySelector('.brand').textContent") == "Shoal report"
@@ -309,10 +311,10 @@ def test_a_live_page_survives_answers_that_are_no_report(
     browser.evaluate("document.querySelector('main h2').setAttribute('class', 'gone')")
     with monkeypatch.context() as failing:
         failing.setattr(dashboard._PageCache, "get", lambda _, **__: 1 / 0)
-        until(lambda: browser.evaluate("document.querySelector('#ended').checkVisibility()"), 30, "a notice")
+        wait_until(lambda: browser.evaluate("document.querySelector('#ended').checkVisibility()"), "a notice")
         assert browser.evaluate("document.querySelectorAll('svg.chart').length") > 5, "the charts stay"
     write_lines(directory, [line(i, 3) for i in range(30)])
-    until(lambda: not browser.evaluate("document.querySelector('#ended').checkVisibility()"), 30, "no notice")
+    wait_until(lambda: not browser.evaluate("document.querySelector('#ended').checkVisibility()"), "no notice")
     assert browser.evaluate("Math.max(...shoalReport.linesOf('s0-return')[0].x)") == 150_000
     assert not browser.evaluate("document.querySelector('main h2').hasAttribute('class')"), "attributes go, too"
     served.stop_serving()
@@ -328,7 +330,7 @@ def test_a_live_page_says_where_the_report_is_if_its_server_dies(
     browser.open(served.url, width=1280, height=900)
     assert not browser.evaluate("document.querySelector('#ended').checkVisibility()")
     served.stop_serving()
-    until(lambda: browser.evaluate("document.querySelector('#ended').checkVisibility()"), 30, "a notice")
+    wait_until(lambda: browser.evaluate("document.querySelector('#ended').checkVisibility()"), "a notice")
     assert str(directory.path / "report.html") in browser.evaluate("document.querySelector('#ended').innerText")
     assert browser.evaluate("document.querySelectorAll('svg.chart').length") > 5, "the charts stay"
 
@@ -379,19 +381,24 @@ def test_on_paper_it_is_black_on_white_and_without_controls(browser: Browser, re
 
 def test_a_run_is_seen_live_and_ends_with_report_and_film(browser: Browser, commands: Commands, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    options = ("--time", "12s", "--episodes", 20, "--run", run, "--dashboard", *SMALL)
-    train = commands.start("shoal", "train", "simple_spread", *options)
-    words = until(lambda: [w for w in log_of(train).split() if w.startswith("http://127.0.0.1:")], 60, "an address")
+    options = ("--episodes", 20, "--run", run, "--dashboard", *SMALL)
+    train = commands.start("shoal", "train", "simple_spread", "--time", "10m", *options)
+    words = wait_until(lambda: [w for w in log_of(train).split() if w.startswith("http://127.0.0.1:")], "an address")
 
     def charts() -> int:
         browser.open(words[0], width=390, height=844)
         return int(browser.evaluate("document.querySelectorAll('svg.chart').length"))
 
-    until(lambda: charts() > 5, 90, "charts on the live page")
+    wait_until(lambda: charts() > 5, "charts on the live page")
     assert browser.evaluate("document.querySelector('.now').innerText").count("\n") > 8
     assert browser.evaluate("document.documentElement.scrollWidth") <= 390
 
-    assert train.wait(150) == 0, log_of(train)
+    # However long that took, the run trains on: it is stopped, and continued for a little.
+    train.send_signal(signal.SIGTERM)
+    assert train.wait(PATIENCE_S) == 0, log_of(train)
+    steps = int(str(metrics_of(run)[-1]["env_steps"])) + 1_000
+    code, _, err = commands.run("shoal", "train", "--resume", "--steps", steps, *options)
+    assert code == 0, err
     look(browser, (run / "report.html").as_uri(), "trained", DESK, dark=False)
     text = browser.evaluate("document.querySelector('main').innerText")
     assert "95 % interval" in text

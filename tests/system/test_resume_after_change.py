@@ -14,7 +14,7 @@ import pytest
 from common.run.directory import RunDirectory
 from shoal.commands.diagnose.diagnosis import diagnose
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]
 CODE = """
 from tests.shoal.commands.sized_numbers import Env

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,13 +20,14 @@ from common.wire.keys import load_keys
 from common.wire.messages import Open, PutWeights, Refused, Status, StatusRequest
 from shoal.commands.keys import make_keys, revoke_client
 from tests.common import zmtp
+from tests.conftest import PATIENCE_S, free_port, wait_until
 from tests.replay_server.conftest import Valkey
 from tests.replay_server.peers import Actor, Learner
 from tests.replay_server.runs import make_run
 
-from .conftest import Commands, family, log_of, status_at, until
+from .conftest import Commands, family, log_of, status_at
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.system
 
 PASSWORD = "correct-horse-battery"  # noqa: S105  (of a server that lives for seconds)
 CROWD = 200
@@ -51,13 +51,8 @@ def start_replay(commands: Commands, keys: Path, *options: object) -> str:
     """Starts a replay server for everyone to reach; returns where it is from here."""
     listens = ("--bind", "tcp://0.0.0.0:0", "--metrics-port", 0, "--keys", keys / "replay")
     replay = commands.start("replay", *listens, *(options or ("--redis", "none")))
-    (port,) = until(lambda: re.findall(r"serving endpoint=tcp://0.0.0.0:(\d+)", log_of(replay)), 30, "the server")
+    (port,) = wait_until(lambda: re.findall(r"serving endpoint=tcp://0.0.0.0:(\d+)", log_of(replay)), "the server")
     return f"tcp://127.0.0.1:{port}"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def secrets_in(keys: Path) -> list[str]:
@@ -79,7 +74,7 @@ def test_a_run_over_keys_shows_nothing_that_is_secret(
     commands.start("learner", *links, *run, "--bind", weights, "--keys", keys / "learner")
     commands.start("actor", *links, "--n", 2, "--copies", 16, "--weights", weights, "--keys", keys / "actor")
 
-    until(RunDirectory(tmp_path / "run").finished_file.exists, 120, "the end of the run")
+    wait_until(RunDirectory(tmp_path / "run").finished_file.exists, "the end of the run")
 
     code, out, err = commands.run("shoal", "status", "--replay", replay, "--keys", keys / "actor", "--json")
     assert code == 0, err
@@ -116,10 +111,10 @@ def test_who_may_not_in_is_told_how_to_mend_it(commands: Commands, keys: Path, t
     assert (code, "a line with 'carol" in err.splitlines()[-1]) == (3, True), err
 
     actor = commands.start("actor", *links)
-    line, *_ = until(lambda: re.findall(r"a line with '(carol \S{40})' in", log_of(actor)), 30, "the reason")
+    line, *_ = wait_until(lambda: re.findall(r"a line with '(carol \S{40})' in", log_of(actor)), "the reason")
     with (keys / "replay" / "allowed_clients").open("a") as file:
         file.write(f"actor {line}\n")
-    until(lambda: "connection error resolved" in log_of(actor), 30, "the actor to be admitted")
+    wait_until(lambda: "connection error resolved" in log_of(actor), "the actor to be admitted")
     assert actor.poll() is None
 
 
@@ -127,7 +122,7 @@ def test_an_actors_key_cannot_change_the_run_or_its_policies(commands: Commands,
     replay, run = start_replay(commands, keys), make_run()
     actor = Client(context, replay, keys=load_keys(str(keys / "actor")))
     for message, payload in ((Open("a", run), None), (PutWeights(7), b"x")):
-        until(lambda message=message, payload=payload: actor.send(message, payload), 10, "the connection")
+        wait_until(lambda message=message, payload=payload: actor.send(message, payload), "the connection")
         answer = actor.receive(10.0)
         assert answer
         assert isinstance(answer[0], Refused)
@@ -154,13 +149,13 @@ def test_strangers_in_crowds_starve_nobody(commands: Commands, keys: Path, conte
         for one in silent[CROWD // 4 : CROWD // 2]:
             one.sendall(b"GET / HTTP/1.1\r\nHost: replay\r\n\r\n")
         keyless = [Client(context, replay) for _ in range(10)]
-        until(lambda: server.num_fds() >= files + CROWD // 4, 10, "the crowd to be at the door")
+        wait_until(lambda: server.num_fds() >= files + CROWD // 4, "the crowd to be at the door")
 
         actor.deliver(1_100)
 
         assert [client.send(StatusRequest()) for client in keyless] == [False] * 10
         for one in silent:
-            one.settimeout(15)
+            one.settimeout(PATIENCE_S)
             with contextlib.suppress(ConnectionResetError):
                 while one.recv(4096):  # its greeting, then the end: nobody may stay at the door
                     pass
@@ -168,8 +163,9 @@ def test_strangers_in_crowds_starve_nobody(commands: Commands, keys: Path, conte
     status = Client(context, replay, keys=load_keys(str(keys / "actor"))).ask(StatusRequest(), Status, 10.0)
     assert (status.inserts, status.duplicate_chunks, status.rejected) == (12_000, 0, {})
     for client in keyless:
+        wait_until(client.connection_error, "the reason why it is not admitted")
         with pytest.raises(PeerError, match="asks for a key"):
-            client.ask(StatusRequest(), Status, 2.0)
+            client.ask(StatusRequest(), Status, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +200,7 @@ def test_what_would_be_open_or_seen_is_refused(
 def test_a_message_without_end_ends_and_the_run_goes_on(commands: Commands, context: Context, part: int) -> None:
     where = ("--bind", "tcp://127.0.0.1:0", "--metrics-port", 0, "--redis", "none")
     server = commands.start("replay", *where, "--peer-memory", 128)
-    (port,) = until(lambda: re.findall(r"serving endpoint=tcp://127.0.0.1:(\d+)", log_of(server)), 30, "the server")
+    (port,) = wait_until(lambda: re.findall(r"serving endpoint=tcp://127.0.0.1:(\d+)", log_of(server)), "the server")
     replay, run = f"tcp://127.0.0.1:{port}", make_run(limit="off", capacity=100_000)
     Learner(context, replay, run).open()
     actor = Actor(context, replay, run, "a", rows=10, copies=0)
@@ -218,7 +214,8 @@ def test_a_message_without_end_ends_and_the_run_goes_on(commands: Commands, cont
             sent += len(block)
 
     assert sent < 2**31, "it was cut off"
-    until(lambda: "closing all connections" in log_of(server), 10, "the server to say so")
-    actor.deliver(200, timeout_s=30.0)
-    assert status_at(replay).rejected["endless"] >= 1  # type: ignore[union-attr]
+    wait_until(lambda: "closing all connections" in log_of(server), "the server to say so")
+    actor.deliver(200)
+    status = wait_until(lambda: status_at(replay), "a status")
+    assert status.rejected["endless"] >= 1
     assert psutil.Process(server.pid).memory_info().rss < 512 * 2**20

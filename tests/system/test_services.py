@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from common.run.open_run import RunOptions, open_run
+from tests.conftest import PATIENCE_S, wait_until
 
-from .conftest import Commands, log_of, until
+from .conftest import Commands, log_of
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 
 
 @pytest.fixture
@@ -37,14 +38,14 @@ def test_it_has_not_failed_when_its_run_is_done(commands: Commands, finished: Pa
 
 def test_told_to_stay_it_waits_for_its_end(commands: Commands, finished: Path) -> None:
     learner = commands.start("learner", *options_of_a_service(finished), "--stay")
-    until(lambda: "the run is done" in log_of(learner), 60, "the learner to say so")
+    wait_until(lambda: "the run is done" in log_of(learner), "the learner to say so")
     learner.send_signal(signal.SIGTERM)
-    assert learner.wait(10) == 0
+    assert learner.wait(PATIENCE_S) == 0
 
 
 def test_it_begins_a_run_that_is_not_there_yet(commands: Commands, tmp_path: Path) -> None:
     for run_again in range(2):
         learner = commands.start("learner", *options_of_a_service(tmp_path / "new"))
-        until(lambda process=learner: "of simple_spread in" in log_of(process), 60, f"start {run_again}")
+        wait_until(lambda process=learner: "of simple_spread in" in log_of(process), f"start {run_again}")
         learner.send_signal(signal.SIGTERM)
-        assert learner.wait(10) == 0, log_of(learner)
+        assert learner.wait(PATIENCE_S) == 0, log_of(learner)

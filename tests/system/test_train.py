@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -16,11 +17,12 @@ import pytest
 from common.run.directory import RunDirectory
 from common.wire.messages import Status
 from deploy.local.embedded_redis import find_server
+from tests.conftest import PATIENCE_S, wait_until
 from tests.learner_node.event_files import scalars
 
-from .conftest import Commands, alive, family, kill, log_of, metrics_of, one, status_at, until
+from .conftest import Commands, alive, family, kill, log_of, metrics_of, one, status_at
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.system
 
 SMALL = ("--actors", 2, "--copies", 16, "--set", "replay.min_size=1000", "--set", "exploration.random_steps=500")
 
@@ -42,7 +44,7 @@ def learning(run: Path, env_steps: int = 2_000) -> Status:
         busy = status is not None and status.learner is not None and status.learner.updates > 20
         return status if busy and status is not None and status.inserts >= env_steps else None
 
-    return until(look, 60, "updates")
+    return wait_until(look, "updates")
 
 
 def more_updates(run: Path, count: int) -> None:
@@ -52,14 +54,14 @@ def more_updates(run: Path, count: int) -> None:
         status = train_status(run)
         return status.learner.updates if status and status.learner else None
 
-    before = until(updates, 40, "a report of the learner")
-    until(lambda: (updates() or 0) >= before + count, 120, "more updates")
+    before = wait_until(updates, "a report of the learner")
+    wait_until(lambda: (updates() or 0) >= before + count, "more updates")
 
 
 def end(train: subprocess.Popen[bytes]) -> None:
     """Asks a run to end that would go on for long, and sees that it does so cleanly."""
     train.send_signal(signal.SIGTERM)
-    assert train.wait(60) == 0, log_of(train)
+    assert train.wait(PATIENCE_S) == 0, log_of(train)
     assert family(train) == []
 
 
@@ -69,15 +71,14 @@ def test_one_command_trains_and_evaluates(commands: Commands, tmp_path: Path) ->
         "shoal",
         "train",
         "simple_spread",
-        "--time",
-        "15s",
+        "--steps",
+        60_000,
         "--run",
         run,
         "--episodes",
         20,
         "--json",
         *SMALL,
-        timeout_s=120,
     )
 
     assert code == 0, err
@@ -107,7 +108,7 @@ def test_one_command_trains_and_evaluates(commands: Commands, tmp_path: Path) ->
 
     # Its transitions are gone with the embedded Redis; its counters and networks are not.
     code, out, err = commands.run(
-        "shoal", "train", "--resume", "--run", run, "--time", "22s", "--episodes", 20, "--json", timeout_s=120
+        "shoal", "train", "--resume", "--run", run, "--steps", 75_000, "--episodes", 20, "--json"
     )
     assert code == 0, err
     assert json.loads(out)["updates"] > result["updates"] + 100
@@ -122,14 +123,14 @@ def test_the_run_survives_kill_9_of_each_of_its_processes(commands: Commands, tm
 
     worker = one(train, "spawn_main")
     kill(worker.pid)
-    until(lambda: not alive(worker.pid), 5, "the worker's end")
-    until(
-        lambda: (s := train_status(run)) and len([a for a in s.actors if a.seconds_since_seen < 2]) == 2, 20, "2 actors"
+    wait_until(lambda: not alive(worker.pid), "the worker's end")
+    wait_until(
+        lambda: (s := train_status(run)) and len([a for a in s.actors if a.seconds_since_seen < 2]) == 2, "2 actors"
     )
 
     before = learning(run)
     kill(one(train, "replay_server").pid)
-    after = until(lambda: (s := train_status(run)) and s.run and s, 30, "the replay server's return")
+    after = wait_until(lambda: (s := train_status(run)) and s.run and s, "the replay server's return")
     if redis == "embedded":
         # What it holds was read back from Redis: at least all that had been acknowledged.
         assert after.size >= before.size - before.unacknowledged_chunks * 1_024
@@ -138,7 +139,7 @@ def test_the_run_survives_kill_9_of_each_of_its_processes(commands: Commands, tm
 
     learner = one(train, "learner_node")
     kill(learner.pid)
-    until(lambda: one(train, "learner_node").pid != learner.pid, 20, "a new learner")
+    wait_until(lambda: one(train, "learner_node").pid != learner.pid, "a new learner")
     more_updates(run, 20)
 
     end(train)
@@ -151,16 +152,14 @@ def test_the_run_waits_for_redis_says_so_and_goes_on(commands: Commands, tmp_pat
     before = learning(run)
 
     server.suspend()
-    said = until(
+    said = wait_until(
         lambda: (s := train_status(run)) and any("Redis" in wait for wait in (*s.waiting, s.last_error)) and s,
-        40,
         "the reason",
     )
     server.kill()
 
-    until(
+    wait_until(
         lambda: (s := train_status(run)) and s.inserts > max(before.inserts, said.inserts) + 2_000,
-        40,
         "new transitions",
     )
     end(train)
@@ -176,7 +175,7 @@ def test_ctrl_c_ends_it_cleanly_and_resume_goes_on(commands: Commands, tmp_path:
 
     began = time.monotonic()
     train.send_signal(signal.SIGINT)
-    assert train.wait(20) == 130, log_of(train)
+    assert train.wait(PATIENCE_S) == 130, log_of(train)
     assert time.monotonic() - began < 10
     assert not any(alive(member.pid) for member in members)
     assert not (run / "sockets").exists()
@@ -203,19 +202,24 @@ def test_nothing_is_left_when_the_launcher_is_killed(commands: Commands, tmp_pat
     kill(train.pid)
     train.wait()
 
-    until(lambda: not any(alive(pid) for pid in members), 15, "the end of all its processes")
+    wait_until(lambda: not any(alive(pid) for pid in members), "the end of all its processes")
+
+
+def has_torch(process: psutil.Process) -> bool:
+    """Whether torch is in the memory of a process; False if the process has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any("torch" in mapped.path for mapped in process.memory_maps())
+    return False
 
 
 def test_no_actor_or_replay_process_has_torch(commands: Commands, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train = start_train(commands, run, 300)
     learning(run)
-    with_torch = {
-        member.pid
-        for member in family(train)
-        if any("torch" in mapped.path for mapped in psutil.Process(member.pid).memory_maps())
-    }
-    assert with_torch == {one(train, "learner_node").pid}
+    with_torch = [" ".join(member.cmdline()) for member in family(train) if has_torch(member)]
+    # A process that the learner is starting is the learner itself until it executes its own program.
+    assert with_torch
+    assert all("learner_node" in command for command in with_torch)
 
 
 def test_metrics_of_every_process(commands: Commands, tmp_path: Path) -> None:
@@ -231,14 +235,14 @@ def test_metrics_of_every_process(commands: Commands, tmp_path: Path) -> None:
         urls = {status.metrics_url, status.learner.metrics_url, *(actor.metrics_url for actor in status.actors)}
         return urls if "" not in urls else None
 
-    urls = until(all_urls, 10, "a report of every actor")
+    urls = wait_until(all_urls, "a report of every actor")
     assert len(urls) == 3
     for url in urls:
         for path in ("/metrics", "/healthz", "/readyz"):
-            with urllib.request.urlopen(url.replace("/metrics", path), timeout=5) as answer:
+            with urllib.request.urlopen(url.replace("/metrics", path), timeout=30) as answer:
                 assert answer.status == 200
                 text = answer.read().decode()
         assert text == "ok\n"
     status = learning(run)
-    with urllib.request.urlopen(status.metrics_url, timeout=5) as answer:
+    with urllib.request.urlopen(status.metrics_url, timeout=30) as answer:
         assert re.search(r"^shoal_replay_samples_per_insert \d", answer.read().decode(), re.MULTILINE)

@@ -193,8 +193,9 @@ class TrainingSession:
             self._print(line)
         if choice.reason:
             other = PARTICLE if choice.preset == CONTROL else CONTROL
+            actors = f"{config.actors} actor{'s' if config.actors > 1 else ''}"
             self._print(
-                f"processes: {config.actors} actors with {self.config.copies} copies of the world each; "
+                f"processes: {actors} with {self.config.copies} copies of the world each; "
                 f"--actors, --copies, --preset {other} or --set section.key=value change the choice"
             )
         for remark in horizon_remarks(spec.algorithm.discount, choice.episode_steps or None):

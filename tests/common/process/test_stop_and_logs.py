@@ -15,6 +15,7 @@ import pytest
 from common.process.exit import DONE, INTERRUPTED
 from common.process.monitoring.logs import WaitLog
 from common.process.stop import Stop
+from tests.conftest import PATIENCE_S
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
 
@@ -31,6 +32,8 @@ def start():
                 stderr=subprocess.PIPE,
                 text=True,
                 env=ENVIRONMENT,
+                # Whoever runs the tests may ignore hangups, as `nohup` does, and the script would inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509
             )
             stack.enter_context(process)
             stack.callback(process.kill)
@@ -40,7 +43,7 @@ def start():
 
 
 def end_of(process):
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=PATIENCE_S)
     return process.returncode, out, err
 
 
@@ -153,7 +156,7 @@ def test_a_terminal_that_is_gone_does_not_disturb_a_clean_end(start, tmp_path):
     process.stderr.close()
     process.stdout.close()
     process.send_signal(signal.SIGHUP)
-    assert process.wait(20) == 129
+    assert process.wait(PATIENCE_S) == 129
     assert done.exists()
 
 
@@ -222,7 +225,7 @@ def draining():
 def test_a_second_interrupt_ends_the_process_at_once(draining):
     process = draining(signal.SIGINT)
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 130
+    assert process.wait(PATIENCE_S) == 130
     assert process.stdout.read() == "", "it has not drained"
 
 
@@ -239,7 +242,7 @@ def test_any_other_pair_of_signals_lets_it_drain(draining, first, then, code):
     process = draining(first)
     for number in then:
         process.send_signal(number)
-    assert process.communicate("go on\n", timeout=10)[0] == "drained\n"
+    assert process.communicate("go on\n", timeout=PATIENCE_S)[0] == "drained\n"
     assert process.returncode == code
 
 
@@ -276,7 +279,7 @@ from common.process.children import parent
 parent._ON_LINUX = {on_linux} and parent._ON_LINUX
 parent.die_with_parent(int(sys.argv[1]))
 print(os.getpid(), flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 PARENT = """
 import os, subprocess, sys
@@ -312,8 +315,8 @@ def test_a_child_ends_with_its_parent_however_that_ends(eventually, on_linux, ho
         assert not is_gone(child)
         if how == "kill":
             parent.kill()
-        parent.communicate("\n", timeout=10)
-        eventually(lambda: is_gone(child), "the child is gone", within_s=5)
+        parent.communicate("\n", timeout=PATIENCE_S)
+        eventually(lambda: is_gone(child), "the child is gone")
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)

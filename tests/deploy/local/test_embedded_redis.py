@@ -21,6 +21,7 @@ from common.transitions import transition_dtype
 from common.worlds import world_spec
 from deploy.local import embedded_redis
 from deploy.local.embedded_redis import EmbeddedRedis, find_server, memory_limit
+from tests.conftest import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +62,7 @@ def test_data_outlive_a_killed_server(tmp_path: Path) -> None:
     server.wait_ready(process, Stop())
     assert redis.Redis.from_url(server.url).get("key") == b"value"
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE_S) == 0
 
 
 def test_it_listens_on_a_socket_of_this_user_only(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_it_listens_on_a_socket_of_this_user_only(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "socket").stat().st_mode) == 0o600
     assert [c for c in psutil.Process(process.pid).net_connections("inet") if c.status == psutil.CONN_LISTEN] == []
     process.terminate()
-    process.wait(10)
+    process.wait(PATIENCE_S)
 
 
 @pytest.mark.parametrize("uses_parent_death_signal", [True, False])
@@ -148,4 +149,4 @@ def test_full_it_takes_nothing_in_and_keeps_what_it_has(tmp_path: Path) -> None:
     client.config_set("maxmemory", 2**30)
     client.set("more", bytes(100_000))
     process.terminate()
-    process.wait(10)
+    process.wait(PATIENCE_S)

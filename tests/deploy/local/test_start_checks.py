@@ -53,6 +53,7 @@ def test_a_run_says_its_sides_and_trains_and_is_evaluated_on_them(
     assert result.exception is None, result.output
     assert said in result.stderr
     assert "observe 3 numbers, act with 1" in result.stderr
+    assert "shared reward: " not in result.stderr, "each agent has its own"
     run = RunDirectory(tmp_path / "run").run
     assert said.partition("sides: ")[2].split(" ")[0].rstrip(",") in run.joint.sides
 
@@ -97,11 +98,7 @@ def test_a_run_whose_time_ends_in_its_warm_up_says_so(tmp_path: Path) -> None:
 
 
 def test_a_shared_reward_is_told_as_the_teams(tmp_path: Path) -> None:
-    own, shared = (
-        lockstep(tmp_path / word, "red blue", "--set", f"world.shared={word}").stderr for word in ("false", "true")
-    )
-    assert "shared reward: " in shared
-    assert "shared reward: " not in own
+    assert "shared reward: " in lockstep(tmp_path / "run", "red blue", "--set", "world.shared=true").stderr
 
 
 # ---- why it takes long ----------------------------------------------------------------------------------------------
@@ -109,8 +106,15 @@ def test_a_shared_reward_is_told_as_the_teams(tmp_path: Path) -> None:
 
 def test_a_start_that_takes_long_is_explained_by_the_log_of_who_is_waited_for(tmp_path: Path) -> None:
     replay, learner = tmp_path / "replay.log", tmp_path / "learner.log"
-    replay.write_text("2026-01-01T00:00:00.000Z WARNING replay replay_server.x: waiting for Redis: 10 s so far\n")
+    replay.write_text("2026-01-01T00:00:00.000Z INFO    replay a.b: the last line of an earlier start\n")
+    watch = StartWatch(tmp_path / "none", learner).explain
+    assert watch(None, 100.0) == []
+    assert watch(None, 100.0 + SLOW_START_S) == ["the replay server is starting: it loads its code"]
+
+    learner.write_text("2026-01-01T00:00:00.000Z INFO    learner a.b: finished after 157 updates\n")
     watch = StartWatch(replay, learner).explain
+    with replay.open("a") as log:
+        log.write("2026-01-01T00:00:00.000Z WARNING replay replay_server.x: waiting for Redis: 10 s so far\n")
     assert watch(None, 100.0) == []
     assert watch(None, 100.0 + SLOW_START_S) == [
         "the replay server is starting; last line of its log: waiting for Redis: 10 s so far"

@@ -22,7 +22,7 @@ from learner_node.evaluation import evaluations as evaluations_module
 from learner_node.evaluation.evaluations import Evaluations
 from learner_node.evaluation.evaluator import EvaluationOutcome, Evaluator
 from learner_node.persistence.state import Counters
-from tests.learner_node.fake_replay import until
+from tests.conftest import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +67,7 @@ def outcome_of(evaluator: Evaluator, run: Run, request: EvaluationRequest = REQU
             found.append(outcome)
         return bool(found)
 
-    until(ended, "the outcome", 40.0)
+    wait_until(ended, "the outcome")
     assert not evaluator.busy
     return found[0]
 
@@ -106,7 +106,7 @@ def test_kill_9_costs_the_evaluation_and_the_next_one_has_a_new_process(evaluato
     os.kill(child.pid, signal.SIGSTOP)  # it cannot end the evaluation before it is killed
     evaluator.start(REQUEST, weights(TAG), 30.0)
     os.kill(child.pid, signal.SIGKILL)
-    until(lambda: (found := evaluator.poll()) is not None and found.result is None, "the failure")
+    wait_until(lambda: (found := evaluator.poll()) is not None and found.result is None, "the failure")
     assert outcome_of(evaluator, TAG).result is not None
     assert evaluator_processes()[0].pid != child.pid
 

@@ -122,6 +122,29 @@ def test_the_stacked_engine_starts_from_a_run_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        {"critic": "mlp", "network": {"tell_apart": True, "critic_layer_norm": True}},
+        {"critic": "tests.learner_node.own_classes:Mlp"},
+        {"critic": "mlp", "algorithm": {"name": "crowd=facmac,guards=hasac"}},
+    ],
+    ids=["mlp", "user's", "mixing"],
+)
+def test_critics_of_every_kind_start_in_the_same_world(tmp_path: Path, settings: dict[str, Any]) -> None:
+    old, new = trained(tmp_path, agents_of(2), **settings), started(tmp_path, agents_of(2), **settings)
+    assert torch.equal(new.critics.tensors()["online"], old.critics.tensors()["online"])
+
+
+def test_recurrent_networks_have_shapes_too(tmp_path: Path) -> None:
+    run = run_of(agents_of(2), critic="mlp", network={"recurrent": "gru"})
+    directory, run = create(tmp_path, run.spec, run.joint)
+    old = make_engine(run, SINGLE)
+    Checkpoints(directory.checkpoints, 1).save(copy_state(old, Counters()), best=False)
+    new = started(tmp_path, agents_of(2), critic="mlp", network={"recurrent": "gru"})
+    assert torch.equal(new.policies.tensors()["online"], old.policies.tensors()["online"])
+
+
+@pytest.mark.parametrize(
     ("agents", "settings", "message"),
     [
         (

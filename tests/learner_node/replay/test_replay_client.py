@@ -17,7 +17,8 @@ from common.wire.messages import LearnerReport, Open, PutWeights, SampleRequest
 from learner_node.replay import replay_session as source
 from learner_node.replay.replay_client import ShardedReplayClient
 from learner_node.replay.replay_session import SampledBatch
-from tests.learner_node.fake_replay import FakeReplay, small_run, until
+from tests.conftest import wait_until
+from tests.learner_node.fake_replay import FakeReplay, small_run
 
 WAIT_S = 20.0
 Connect = Callable[..., ShardedReplayClient]
@@ -101,7 +102,7 @@ def test_it_starts_no_thread_that_would_contend_for_the_interpreter(connect: Con
 
 def test_batches_come_while_the_learner_is_busy(replay: FakeReplay, client: ShardedReplayClient) -> None:
     take(client)
-    until(lambda: len(replay.of(SampleRequest)) == 5, "the requests")
+    wait_until(lambda: len(replay.of(SampleRequest)) == 5, "the requests")
     replay.silent = True
     for _ in range(4):
         take(client)
@@ -118,7 +119,7 @@ def test_next_waits_no_longer_than_it_is_given(replay: FakeReplay, client: Shard
 def test_four_batches_are_asked_for_ahead_and_no_more(replay: FakeReplay, client: ShardedReplayClient) -> None:
     for taken in range(1, 4):
         take(client)
-        until(lambda taken=taken: len(replay.of(SampleRequest)) == 4 + taken, "the next request")  # type: ignore[misc]
+        wait_until(lambda taken=taken: len(replay.of(SampleRequest)) == 4 + taken, "the next request")  # type: ignore[misc]
 
 
 def test_the_learner_tells_how_far_it_knows_the_run(replay: FakeReplay, client: ShardedReplayClient) -> None:
@@ -264,7 +265,7 @@ def test_messages_reach_every_server_and_payloads_with_weights_only(run: Run, co
         assert min(drawn(client, 40, one, other)) >= 16, "drawn from in turn"
         client.send(PutWeights(3), b"frame")
         client.send(report())
-        until(lambda: one.of(LearnerReport) and other.of(LearnerReport), "the report at both")
+        wait_until(lambda: one.of(LearnerReport) and other.of(LearnerReport), "the report at both")
         assert one.weights == other.weights == [b"frame"]
         assert client.env_steps > 1_000
 

@@ -10,7 +10,8 @@ import torch
 from common.errors import PeerError
 from learner_node.replay import replay_session as source
 from learner_node.replay.replay_client import ShardedReplayClient
-from tests.learner_node.fake_replay import FakeReplay, small_run, until
+from tests.conftest import wait_until
+from tests.learner_node.fake_replay import FakeReplay, small_run
 
 from .test_replay_client import call_until, drain, take
 
@@ -49,7 +50,7 @@ def test_errors_go_back_with_the_places_of_their_records(prioritised: FakeReplay
     assert batch.probabilities.tolist() == [slot / 256 for slot in batch.sample_info["slot"]]
     errors = torch.linspace(0.0, 3.0, 16, requires_grad=True)
     client.update_priorities(batch, errors)
-    until(lambda: prioritised.told, "the errors")
+    wait_until(lambda: prioritised.told, "the errors")
     told = prioritised.told[0]
     assert told["value"].tolist() == errors.tolist()
     assert (told[["slot", "generation"]] == batch.sample_info[["slot", "generation"]]).all()
@@ -59,7 +60,7 @@ def test_errors_may_change_once_they_are_handed_over(prioritised: FakeReplay, co
     client, errors = connect(prioritised), torch.ones(16)
     client.update_priorities(take(client), errors)
     errors.fill_(9.0)
-    until(lambda: prioritised.told, "the errors")
+    wait_until(lambda: prioritised.told, "the errors")
     assert set(prioritised.told[0]["value"].tolist()) == {1.0}
 
 
@@ -69,7 +70,7 @@ def test_errors_go_to_the_server_their_records_came_from(prioritised: FakeReplay
         client = connect(prioritised, other)
         for _ in range(20):
             client.update_priorities(take(client), torch.zeros(16))
-        until(lambda: len(prioritised.told) + len(other.told) == 20, "all errors")
+        wait_until(lambda: len(prioritised.told) + len(other.told) == 20, "all errors")
         assert prioritised.told
         assert other.told
         assert {generation for places in prioritised.told for generation in places["generation"]} == {7}

@@ -7,7 +7,7 @@ import pytest
 
 from replay_server.durability.chunk_log import StoreRun, StoreSamples, Transaction, Write
 from replay_server.durability.committer import Committed, Committer
-from tests.replay_server.conftest import until
+from tests.conftest import wait_until
 from tests.replay_server.durability.dict_log import DictLog
 from tests.replay_server.durability.test_log_index import chunk_write
 from tests.replay_server.runs import make_run
@@ -51,12 +51,12 @@ def numbers_of(reports: list[Committed]) -> list[int]:
 
 def test_what_gathers_meanwhile_is_one_group(log: SlowLog, committer: Committer) -> None:
     committer.submit([chunk_write(0)])
-    until(lambda: log.groups, "the first group")
+    wait_until(lambda: log.groups, "the first group")
     for number in range(1, 6):
         committer.submit([chunk_write(number)])
     assert not committer.idle
     log.gate.set()
-    until(lambda: committer.idle, "all groups")
+    wait_until(lambda: committer.idle, "all groups")
     assert log.groups == [1, 5]
     assert numbers_of(committer.take_reports()) == [0, 5]
     assert committer.take_reports() == []
@@ -65,7 +65,7 @@ def test_what_gathers_meanwhile_is_one_group(log: SlowLog, committer: Committer)
 def test_groups_are_bounded(log: SlowLog, committer: Committer) -> None:
     committer.submit([chunk_write(number) for number in range(200)])
     log.gate.set()
-    until(lambda: committer.idle, "all groups")
+    wait_until(lambda: committer.idle, "all groups")
     assert max(log.groups) == 64
     assert sum(log.groups) == 200
 
@@ -74,11 +74,11 @@ def test_a_failing_log_is_tried_again_until_it_takes_the_group(log: SlowLog, com
     log.error = "gone away"
     log.gate.set()
     committer.submit([StoreRun(make_run(), 100, replaces_run=True), chunk_write(0)])
-    until(lambda: committer.errors >= 2, "two attempts")
+    wait_until(lambda: committer.errors >= 2, "two attempts")
     assert committer.error == "gone away"
     assert committer.take_reports() == []
     log.error = ""
-    until(lambda: committer.idle, "the group")
+    wait_until(lambda: committer.idle, "the group")
     assert numbers_of(committer.take_reports()) == [0]
     assert committer.error == ""
 
@@ -87,7 +87,7 @@ def test_closing_gives_up_what_the_log_does_not_take(log: SlowLog, committer: Co
     log.error = "gone away"
     log.gate.set()
     committer.submit([StoreSamples(1)])
-    until(lambda: committer.errors, "an attempt")
+    wait_until(lambda: committer.errors, "an attempt")
     committer.close()
     assert not committer._thread.is_alive()
 
@@ -97,4 +97,4 @@ def test_a_defect_in_the_thread_reaches_the_loop(log: SlowLog, committer: Commit
     log._execute = lambda *_: 1 / 0  # type: ignore[method-assign,assignment,return-value]
     committer.submit([chunk_write(0)])
     with pytest.raises(ZeroDivisionError):
-        until(lambda: committer.take_reports() and False, "the defect")
+        wait_until(lambda: committer.take_reports() and False, "the defect")

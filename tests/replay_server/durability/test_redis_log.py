@@ -25,7 +25,8 @@ from replay_server.durability.redis_connection import (
 )
 from replay_server.durability.redis_log import RedisLog
 from replay_server.replay import Replay
-from tests.replay_server.conftest import Valkey, until
+from tests.conftest import wait_until
+from tests.replay_server.conftest import Valkey
 from tests.replay_server.durability.test_log_index import chunk_write
 from tests.replay_server.runs import make_run, make_weights, numbers
 
@@ -183,9 +184,9 @@ def test_the_committer_goes_on_when_redis_does(make_valkey: Callable[..., Valkey
                 valkey.kill()
             committer.submit([chunk_write(number, first=number * 10)])
             if number == 20:
-                until(lambda: committer.error, "the failure")
+                wait_until(lambda: committer.error, "the failure")
                 valkey.start()
-        until(lambda: committer.idle, "the commits")
+        wait_until(lambda: committer.idle, "the commits")
         reported = committer.take_reports()
     finally:
         committer.close()

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from replay_server.config import ReplayConfig
-from replay_server.durability.committer import CHECK_PERIOD_S
 from replay_server.durability.log_index import StoredChunk
 from replay_server.durability.recovery import RingChunks, recover
 from replay_server.replay import Replay
-from tests.replay_server.conftest import Valkey, until
+from tests.conftest import wait_until
+from tests.replay_server.conftest import Valkey
 from tests.replay_server.durability.dict_log import DictLog
 from tests.replay_server.durability.test_log_index import RUN as SMALL_RUN
 from tests.replay_server.durability.test_log_index import chunk_write, filled_log
@@ -34,7 +34,7 @@ class Site:
         self.actor: Actor = peers.actor(RUN)
 
     def logged(self, words: str) -> None:
-        until(lambda: words in self.server.log.read_text(), words, timeout_s=2 * CHECK_PERIOD_S + 5.0)
+        wait_until(lambda: words in self.server.log.read_text(), words)
 
     def found_again(self) -> list[int]:
         """Kills the server and returns the numbers of the records that its next life has, oldest first."""
@@ -119,7 +119,7 @@ def test_what_it_was_given_again_and_has_lost_once_more_is_found_out_too(
     assert client.unlink("shoal:{default}:chunk:20", "shoal:{default}:chunk:21") == 2
     client.hdel("shoal:{default}:state", "refills")
     again = "Redis is complete again"
-    until(lambda: site.server.log.read_text().count(again) == 2, again, timeout_s=2 * CHECK_PERIOD_S + 5.0)
+    wait_until(lambda: site.server.log.read_text().count(again) == 2, again)
     assert site.found_again() == list(range(41 - CHUNKS_HELD, 41))
 
 

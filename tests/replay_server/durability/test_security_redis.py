@@ -29,7 +29,8 @@ from replay_server.durability.chunk_log import ForgetActor
 from replay_server.durability.log_index import parse_contents
 from replay_server.durability.redis_connection import make_client, wait_for_redis, without_password
 from replay_server.durability.redis_log import RedisLog
-from tests.replay_server.conftest import Valkey, until
+from tests.conftest import wait_until
+from tests.replay_server.conftest import Valkey
 from tests.replay_server.peers import ROOT, Peers, Server
 from tests.replay_server.runs import make_run
 
@@ -167,7 +168,7 @@ def test_the_users_rights_are_all_that_a_replay_server_uses_and_no_more(
         actor.deliver(30)
         assert server.end(signal.SIGTERM) == 0
         server.start("--fresh")
-        until(lambda: "discarded" in server.log.read_text(), "the discarding")
+        wait_until(lambda: "discarded" in server.log.read_text(), "the discarding")
         assert server.status().inserts == 0
         peers.close()
         # A server does this once it remembers ten thousand actors.

@@ -158,7 +158,7 @@ def test_a_script_that_evaluates_needs_no_guarded_main_part(tmp_path):
     script.write_text(f"from shoal.cli import shoal\nprint('begun')\nshoal.main({line!r}, standalone_mode=False)\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=60, env=environment, check=True, cwd=tmp_path
+        [sys.executable, script], capture_output=True, text=True, env=environment, check=True, cwd=tmp_path
     )
     begun, result = done.stdout.splitlines()
     assert begun == "begun"

@@ -206,8 +206,9 @@ def test_a_conversion_is_reported_once_by_the_first_copy():
     name = "pettingzoo:classic/tictactoe-v3"
     found = FirstCopy(name, {}, Watch(notify=said.append)).read()
     assert [agent.name for agent in found.agents.agents] == ["player_1", "player_2"]
-    assert len(said) == 1
-    assert said[0].startswith(
+    # On a slow machine, the time that the import takes is reported too.
+    (conversion,) = [text for text in said if text.startswith(f"{name}: ")]
+    assert conversion.startswith(
         f"{name}: an AEC environment, converted by PettingZoo's turn_based_aec_to_parallel: in each"
     )
 

@@ -19,6 +19,7 @@ from common.errors import ConfigError, ShoalError
 from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchFailure, cli
 from shoal.commands.bench.cli import bench, measure
 from shoal.commands.bench.measurements import row
+from tests.conftest import PATIENCE_S, wait_until
 
 
 def test_the_help_names_every_benchmark_and_the_usage_fits_a_line() -> None:
@@ -92,13 +93,14 @@ def _interrupt_a_benchmark(directory: Path, environment: dict[str, str]) -> None
     ) as process:
         assert process.stdout
         for text in process.stdout:
-            if b"level redis" in text:
+            if b"level ram" in text:
                 break
-        actors = psutil.Process(process.pid).children(recursive=True)
-        assert len(actors) >= 2
+        bench_process = psutil.Process(process.pid)
+        wait_until(lambda: len(bench_process.children(recursive=True)) >= 2, "Redis and a replay server")
+        children = bench_process.children(recursive=True)
         process.send_signal(signal.SIGINT)
         process.stdout.read()
-        assert process.wait(60) == 130
-    _, alive = psutil.wait_procs(actors, 10)
+        assert process.wait(PATIENCE_S) == 130
+    _, alive = psutil.wait_procs(children, PATIENCE_S)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
     assert list(directory.glob("shoal-bench-*")) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from common.run.directory import RunDirectory
@@ -26,8 +28,22 @@ SETTINGS = ("--lockstep", "--steps", STEPS, "--seed", 7, "--episodes", 20, "--js
 SETTINGS += ("--set", "replay.min_size=2000", "--set", "exploration.random_steps=1000")
 
 
+HELPERS = {"actor_node.evaluation.evaluator_process", "multiprocessing.resource_tracker"}
+"""Evaluations in training; from Python 3.14 on also what multiprocessing starts for tensorboardX's queue."""
+
+
 def start(commands: Commands, run: Path, *more: object) -> subprocess.Popen[bytes]:
     return commands.start("shoal", "train", *more, "--run", run, *SETTINGS)
+
+
+def commands_beside(train: subprocess.Popen[bytes]) -> set[str]:
+    """Returns the descendants of a process: helpers by their names, all others by their command lines."""
+    found = set()
+    for process in family(train):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            line = " ".join(process.cmdline())
+            found.add(next((helper for helper in HELPERS if helper in line), line))
+    return found - {""}  # of a process that has ended
 
 
 def result(train: subprocess.Popen[bytes]) -> dict[str, Any]:
@@ -59,7 +75,7 @@ def test_one_process_gives_the_same_bits_however_often_it_is_ended(commands: Com
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     first = start(commands, whole, "simple_spread")
     until_done(whole, APART)
-    assert family(first) == []
+    assert commands_beside(first) <= HELPERS
     code, _, err = commands.run("shoal", "status", whole)
     assert (code, "in lockstep" in err) == (2, True), err
 

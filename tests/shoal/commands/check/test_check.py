@@ -197,7 +197,7 @@ def test_the_command_shows_what_to_do_next() -> None:
     line = [sys.executable, "-m", "shoal", "check", WORLD, "--seconds", "0.3", "--set", "world.length=0"]
     shown = subprocess.run(line, capture_output=True, check=False, text=True)
     assert shown.returncode == 0, shown.stderr
-    assert f"Next: shoal train {WORLD} --max-episode-steps" in shown.stdout
+    assert f"Next: shoal train {WORLD} --set world.length=0 --max-episode-steps" in shown.stdout
     assert "checking: random actions" in shown.stderr
 
 

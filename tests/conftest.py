@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -17,6 +18,10 @@ hypothesis.settings.register_profile(
     "shoal", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
 hypothesis.settings.load_profile("shoal")
+
+# A shell without job control ignores SIGINT in what it starts with `&`, and the processes of a test would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _T = TypeVar("_T")
 PATIENCE_S = 120.0

@@ -85,7 +85,6 @@ ROWS = {
         (
             "algorithm.name=iddpg",
             "algorithm.engine=stacked",
-            "network.activation=leaky_relu",
             *NORMALISED,
             "replay.priority_exponent=0.6",
             "replay.importance_exponent=0.5",
@@ -146,6 +145,7 @@ ROWS = {
         (
             "algorithm.critic_sees=state",
             "algorithm.engine=autograd",
+            "network.activation=leaky_relu",
             "replay.n_step=2",
             "replay.sampler=tests.replay_server.own_samplers:Recent",
         ),

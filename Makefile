@@ -35,13 +35,13 @@ train: .venv/for-runs  ## train simple_spread for five minutes with two actors, 
 # They wait more than they compute, above all tests of several processes. Alone: ARGS="-n 0".
 SIDE_BY_SIDE = --dist worksteal --numprocesses
 
-test: venv  ## the quick tests: five minutes on two cores (ARGS="-k ring")
+test: venv  ## the quick tests: four minutes on two cores (ARGS="-k ring")
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) 2 -m "not system and not learning and not soak and not gpu" $(ARGS)
 
 # The files that have such tests: to import all others would take longer than many a test.
 SYSTEM_FILES = $(shell grep --recursive --files-with-matches --include='test_*.py' pytest.mark.system tests)
 
-test-system: venv  ## real processes that are killed, cut off and starved; a quarter of an hour on two cores
+test-system: venv  ## real processes that are killed, cut off and starved; ten minutes on two cores
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) 3 -m "system and not engine and not soak and not learning and not gpu" $(or $(ARGS),$(SYSTEM_FILES))
 
 test-all: venv  ## all tests: also real processes that are killed, runs that learn, soaks

@@ -92,11 +92,11 @@ def test_a_rare_fault_is_retried_counted_and_told(processes, eventually):
     # In the 60th step: after some chunks of four steps.
     start(processes, fail_in="step", at=59, copy=1)
 
-    def told() -> Status | None:
+    def reported() -> Status | None:
         status = processes.status()
         return status if status.worker_restarts else None
 
-    status = eventually(told, "the restart is told")
+    status = eventually(reported, "the restart is reported")
     assert status.worker_restarts >= 1
     assert "the licence server said no" in status.last_fault
 
@@ -149,7 +149,7 @@ def test_constructors_that_take_long_are_told_and_broken_off_at_the_end(processe
 @pytest.mark.parametrize("hold", [False, True])
 def test_slow_steps_are_told_and_none_that_was_finished_is_lost_at_the_end(processes, eventually, hold):
     node = start(processes, step_s=0.4, hold=hold)
-    eventually(lambda: [a for a in processes.status().actors if "s a step of all copies" in a.doing], "told")
+    eventually(lambda: [a for a in processes.status().actors if "s a step of all copies" in a.doing], "a report")
     eventually(lambda: processes.status().inserts >= 8, "chunks come although they are far from full")
     assert node.metric("worker_restarts_total") == 0
     assert node.end(signal.SIGTERM) == 0

@@ -1,4 +1,4 @@
-"""`shoal.train(start_from=)`: a run goes on with the networks of another one, in a world of more agents."""
+"""`shoal.train(start_from=)`: a run starts from the networks of another one, in a world of more agents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ FIXED = {"algorithm.policy_learning_rate": 1e-12, "algorithm.critic_learning_rat
 """Learning rates that change no float32 number."""
 
 
-def train(path: Path, *, walkers: int, start_from: Path | None = None, **settings: Any) -> shoal.Run:
+def train(
+    path: Path, *, walkers: int, start_from: Path | None = None, lockstep: bool = True, **settings: Any
+) -> shoal.Run:
     some = {
         **SMALL,
         "network.critic": "set",
@@ -27,7 +29,15 @@ def train(path: Path, *, walkers: int, start_from: Path | None = None, **setting
         "world.walkers": walkers,
         **settings,
     }
-    return shoal.train(WORLD, preset="fast", run=path, steps=600, start_from=start_from, settings=some, **LOCKSTEP)
+    return shoal.train(
+        WORLD,
+        preset="fast",
+        run=path,
+        steps=600,
+        start_from=start_from,
+        settings=some,
+        **LOCKSTEP | {"lockstep": lockstep},
+    )
 
 
 @pytest.mark.slow
@@ -42,6 +52,15 @@ def test_a_run_of_more_agents_starts_where_the_other_one_ended(tmp_path: Path, m
     # One policy, which the file contains for each walker.
     np.testing.assert_allclose(many.flat.reshape(5, -1), [few.flat[:33]] * 5, rtol=1e-6, atol=1e-9)
     assert RunDirectory(tmp_path / "many").run.spec.start_from == str(tmp_path / "few")
+
+
+@pytest.mark.system
+def test_processes_start_from_the_networks_of_another_run(tmp_path: Path) -> None:
+    train(tmp_path / "few", walkers=2, lockstep=False)
+    train(tmp_path / "many", walkers=5, start_from=tmp_path / "few", lockstep=False, **FIXED)
+    few, many = (load_policy(RunDirectory(tmp_path / name).policy_file) for name in ("few", "many"))
+    assert many.updates > 5
+    np.testing.assert_allclose(many.flat.reshape(5, -1), [few.flat[:33]] * 5, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from actor_node.rendering.film import render
 from common.policy.file import PolicyFile, save_policy
+from common.run.directory import RunDirectory
 from deploy.local.live_display import LineDisplay
 from shoal.commands.report import FILM_FILE, write_report
 from shoal.commands.report.figures import LEARNING, RETURN, curve_of, figure_lines
@@ -272,15 +273,23 @@ def test_the_keyboard_moves_through_a_chart(browser: Browser, reports: dict[str,
 # ---- a live page --------------------------------------------------------------------------------------------------
 
 
-def test_a_live_page_takes_new_values_without_reloading_and_becomes_the_report(
-    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def open_live_page(
+    browser: Browser, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[RunDirectory, dashboard.Dashboard]:
+    """Opens the live page of a run that is asked for new values each second."""
     monkeypatch.setattr(dashboard, "REFRESH_PERIOD_S", 1)
     monkeypatch.setattr(dashboard, "MAX_PAGE_AGE_S", 0.1)
-    directory = make_run(tmp_path / "run", lines=20)
+    directory = make_run(path, lines=20)
     served = dashboard.Dashboard()
     served.serve(directory.path, LineDisplay(Console(file=io.StringIO())))
     browser.open(served.url, width=1280, height=900)
+    return directory, served
+
+
+def test_a_live_page_takes_new_values_without_reloading_and_becomes_the_report(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, served = open_live_page(browser, tmp_path / "run", monkeypatch)
     browser.evaluate("window.opened = true; document.querySelector('figure details').open = true")
     browser.evaluate("shoalReport.state.zoom = [20000, 60000]")
     last = "Math.max(...shoalReport.linesOf('s0-return')[0].x)"
@@ -302,12 +311,7 @@ def test_a_live_page_takes_new_values_without_reloading_and_becomes_the_report(
 def test_a_live_page_survives_answers_that_are_no_report(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dashboard, "REFRESH_PERIOD_S", 1)
-    monkeypatch.setattr(dashboard, "MAX_PAGE_AGE_S", 0.1)
-    directory = make_run(tmp_path / "run", lines=20)
-    served = dashboard.Dashboard()
-    served.serve(directory.path, LineDisplay(Console(file=io.StringIO())))
-    browser.open(served.url, width=1280, height=900)
+    directory, served = open_live_page(browser, tmp_path / "run", monkeypatch)
     browser.evaluate("document.querySelector('main h2').setAttribute('class', 'gone')")
     with monkeypatch.context() as failing:
         failing.setattr(dashboard._PageCache, "get", lambda _, **__: 1 / 0)

@@ -38,7 +38,7 @@ class Clock:
         self.environment = {"LD_PRELOAD": str(library), "CHURN_CLOCK": str(self._file)}
 
     def set(self, offset_s: float) -> None:
-        """Sets the clock to the machine's and so many seconds."""
+        """Sets the clock ahead of the machine's by this time [s]."""
         # Processes have mapped the file: it is written in one piece, and never replaced.
         with self._file.open("r+b" if self._file.exists() else "wb") as file:
             file.write(struct.pack("=q", round(offset_s * 1e9)))

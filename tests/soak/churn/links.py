@@ -11,7 +11,7 @@ LOSS = 0.05
 """Share of reads that are late on a lossy link."""
 ROUTES = {"actor-replay": "replay", "learner-replay": "replay", "actor-weights": "weights"}
 """Name of each link: the role that connects and its option; and the socket of the run that it leads to."""
-HARMS = ("held", "forgotten", "refused", "slow", "lossy")
+HARMS = ("stalled", "forgotten", "refused", "slow", "lossy")
 
 
 class Link:
@@ -23,11 +23,11 @@ class Link:
     def harm(self, how: str) -> None:
         """Disturbs the link in one of the ways of HARMS.
 
-        held: nothing goes through and nobody hears of it. forgotten: its connections are half-open, new ones work.
+        stalled: nothing goes through and nobody hears of it. forgotten: its connections are half-open, new ones work.
         refused: its connections end and new ones are refused.
         """
         match how:
-            case "held":
+            case "stalled":
                 self._proxy.hold()
             case "forgotten":
                 self._proxy.forget()
